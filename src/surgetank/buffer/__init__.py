@@ -1,0 +1,1 @@
+"""What is held in memory: intake, queue, books, and who gives way; knows no disk, no network, no OpenTelemetry."""

@@ -1,0 +1,58 @@
+"""The books of one signal: what came, what went, what is held; in items, and in bytes for what is held.
+
+Owns: the counters.
+Threads: none of its own; the buffer's lock guards it.
+Invariants: the accounting law. Entries and exits are counted here; what is held is
+counted where it is held, so that the law is a check and not a definition.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from surgetank.model import BreakerState, DropReason, SignalStats
+
+
+class Books:
+    """Counts since the tank began in this process."""
+
+    def __init__(self) -> None:
+        self.offered = 0
+        self.recovered = 0
+        self.delivered = 0
+        self.rejected = 0
+        self.dropped: dict[DropReason, int] = {}
+        self.memory_items = 0
+        """In memory, all stages together: what `max_size` limits."""
+        self.memory_bytes = 0
+        """Charged now, all copies together: what `max_memory_mb` limits."""
+        self.memory_peak_bytes = 0
+
+    def charge(self, items: int, size: int) -> None:
+        """Note that more (or, with negative numbers, less) is held in memory."""
+        self.memory_items += items
+        self.memory_bytes += size
+        if self.memory_bytes > self.memory_peak_bytes:
+            self.memory_peak_bytes = self.memory_bytes
+        assert self.memory_items >= 0
+        assert self.memory_bytes >= 0
+
+    def drop(self, reason: DropReason, items: int) -> None:
+        """Count items that are given up."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + items
+
+    def snapshot(self, *, queued: int, in_flight: int, spooled: int, breaker: BreakerState) -> SignalStats:
+        """Return the books as one immutable record."""
+        return SignalStats(
+            offered=self.offered,
+            recovered=self.recovered,
+            delivered=self.delivered,
+            rejected=self.rejected,
+            dropped=MappingProxyType({reason.value: count for reason, count in self.dropped.items()}),
+            queued=queued,
+            in_flight=in_flight,
+            spooled=spooled,
+            memory_bytes=self.memory_bytes,
+            memory_peak_bytes=self.memory_peak_bytes,
+            breaker=breaker,
+        )

@@ -1,0 +1,390 @@
+"""Everything that one signal holds in memory, under one lock: offer, encode, seal, lease, settle.
+
+Owns: the intake, the queue, the books, and the note of what is between the two.
+Threads: any; each method is atomic. The lock is held for memory work only: no I/O,
+no logging, no user code, no second lock.
+Invariants: `Books.memory_bytes` never exceeds `max_bytes` by more than `HEADROOM`-
+covered scratch, and `Books.memory_items` never exceeds `max_size`; the accounting law.
+
+    offer        take_slice     encoded        sealed        lease        settle
+    ─────▶ intake ────────▶ encoding ────▶ open ─────▶ queue ─────▶ in flight ─────▶
+              │                                          │ ▲            │
+              └───────────── victims ────────────────────┘ └─ put_back ─┘
+
+The lock is re-entrant because Python runs signal handlers and destructors between
+any two calls, on a thread that may be in here already, and those may end spans or
+write logs. Such an offer is parked while a longer section is under way and admitted
+when that section ends; `offer`'s own fast path makes no call between its first and
+last change, so it needs no parking.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from surgetank.buffer.books import Books
+from surgetank.buffer.drop import victims
+from surgetank.buffer.flush import Flush
+from surgetank.buffer.intake import CHARGED_ONCE_MAX, Entry, Intake
+from surgetank.buffer.queue import BatchQueue
+from surgetank.config import SignalLimits
+from surgetank.model import FOREVER, BreakerState, DropReason, HeldBatch, Lane, SignalStats
+
+# Bytes kept free of waiting objects for the encoder's slice: `SLICE_BYTES` of
+# objects are encoded at a time, and text never grows when encoded.
+SLICE_BYTES: Final = 256 * 1024
+
+
+class _Section:
+    """
+    A stretch of changes that belong together, for `with`.
+
+    A class and not a generator, because it is entered several times a slice.
+    """
+
+    __slots__ = ("_buffer", "_depth")
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        # Entered again by a signal handler or a destructor on the thread that is in
+        # here already, it only counts: such a visitor may look, and what it offers is parked.
+        self._buffer._lock.acquire()
+        self._depth += 1
+        self._buffer._is_entered = True
+
+    def __exit__(self, *_: object) -> None:
+        buffer = self._buffer
+        try:
+            if self._depth == 1:
+                while buffer._parked:
+                    buffer._admit(*buffer._parked.popleft())
+        finally:
+            self._depth -= 1
+            buffer._is_entered = self._depth > 0
+            buffer._lock.release()
+
+
+class Buffer:
+    """
+    One signal's memory.
+
+    Args:
+        limits: Items and bytes, and who gives way.
+        on_work: Called without the lock, from the offering thread, when enough waits
+            for the sealer to be woken; must be re-entrant and quick.
+    """
+
+    def __init__(self, limits: SignalLimits, on_work: Callable[[], None]) -> None:
+        self._limits = limits
+        self._on_work = on_work
+        # Scratch for one slice; a tiny budget gives up a sixteenth of itself instead.
+        headroom = min(SLICE_BYTES, limits.max_bytes // 16)
+        self._admit_bytes = limits.max_bytes - headroom
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, locks included: construction, and the first act of a forked child."""
+        self._lock = threading.RLock()
+        self._section = _Section(self)
+        # The lock guards everything below.
+        self._books = Books()
+        self._intake = Intake()
+        self._queue = BatchQueue()
+        self._parked: deque[tuple[Any, int, bool]] = deque()
+        self._is_entered = False
+        self._is_closed = False
+        self._is_abandoned = False
+        self._max_items = self._limits.max_size
+        self._between: dict[Lane, int] = {Lane.NORMAL: 0, Lane.CRITICAL: 0}
+        """Items taken from the intake and not yet in the queue: being encoded, encoded, being sealed."""
+        self._between_seq: dict[Lane, int] = {}
+        """The lowest offer number among those."""
+        self._leases: dict[int, HeldBatch] = {}
+        """In flight, by identity, so that a lease that was given up is known to be void."""
+        self._flushes: list[Flush] = []
+        self.wake_at = 1
+        """Waiting items at which the sealer wants to be woken; 0 when it is awake anyway."""
+
+    def offer(self, item: Any, estimate: int, is_critical: bool) -> None:
+        """
+        Take an item, or drop it (or something older) with a reason. Never raises, never waits.
+
+        Args:
+            item: The object; from now on the buffer's.
+            estimate: Its size in memory, in bytes.
+            is_critical: Whether it goes into the critical lane.
+        """
+        charge = estimate if estimate <= CHARGED_ONCE_MAX else 2 * estimate
+        with self._lock:
+            if self._is_entered:
+                self._parked.append((item, charge, is_critical))
+                return
+            books, intake = self._books, self._intake
+            memory_bytes = books.memory_bytes + charge
+            if memory_bytes <= self._admit_bytes and books.memory_items < self._max_items:
+                seq = books.offered = books.offered + 1
+                books.memory_items += 1
+                books.memory_bytes = memory_bytes
+                if memory_bytes > books.memory_peak_bytes:
+                    books.memory_peak_bytes = memory_bytes
+                intake.memory_bytes += charge
+                (intake.critical if is_critical else intake.normal).append((item, charge, seq))
+            else:
+                with self._section:
+                    self._admit(item, charge, is_critical)
+        wake_at = self.wake_at
+        if wake_at and (is_critical or len(self._intake.normal) >= wake_at):
+            self._on_work()
+
+    def _admit(self, item: Any, charge: int, is_critical: bool) -> None:
+        """Admit with every rule applied: when something is full, or the offer had to be parked."""
+        books = self._books
+        books.offered += 1
+        if self._is_closed:
+            books.drop(DropReason.ALREADY_SHUTDOWN, 1)
+            return
+        if charge > self._admit_bytes:
+            books.drop(DropReason.TOO_LARGE, 1)
+            return
+        lane = Lane.CRITICAL if is_critical else Lane.NORMAL
+        reason = self._lacks(charge)
+        givers = victims(self._limits.drop_strategy, lane, self._intake, self._queue)
+        while reason is not None and (victim := next(givers, None)) is not None:
+            self._evict(victim, reason)
+            reason = self._lacks(charge)
+        if reason is not None:
+            books.drop(reason, 1)
+            return
+        books.charge(1, charge)
+        self._intake.append((item, charge, books.offered), lane)
+
+    def _lacks(self, charge: int) -> DropReason | None:
+        """Return the limit that stands against one more item, or None when there is room."""
+        if self._books.memory_items >= self._max_items:
+            return DropReason.QUEUE_FULL
+        if self._books.memory_bytes + charge > self._admit_bytes:
+            return DropReason.MEMORY_LIMIT
+        return None
+
+    def _evict(self, victim: HeldBatch | Entry, reason: DropReason) -> None:
+        if isinstance(victim, HeldBatch):
+            items, size, seq = victim.batch.items, victim.memory_bytes, victim.first_seq
+        else:
+            items, size, seq = 1, victim[1], victim[2]
+        self._books.charge(-items, -size)
+        self._books.drop(reason, items)
+        self._tell_flushes_of_loss(seq)
+
+    def take_slice(self, max_items: int) -> tuple[Lane, list[Entry]]:
+        """Take up to `max_items` waiting objects of one lane, critical first, and at most `SLICE_BYTES` (but at least one)."""
+        with self._section:
+            lane = Lane.CRITICAL if self._intake.critical else Lane.NORMAL
+            taken: list[Entry] = []
+            size = 0
+            while len(taken) < max_items and size < SLICE_BYTES and (entry := self._intake.take(lane)) is not None:
+                taken.append(entry)
+                size += entry[1]
+            if taken:
+                self._between[lane] += len(taken)
+                self._between_seq.setdefault(lane, taken[0][2])
+            return lane, taken
+
+    def encoded(self, lane: Lane, *, released: int, charged: int, failed: int, failed_seq: int) -> None:
+        """
+        Exchange the charge of encoded objects for that of their bytes.
+
+        Args:
+            lane: Their lane.
+            released: The objects' charge.
+            charged: What their bytes are charged for until sealed.
+            failed: How many of them could not be encoded and are dropped.
+            failed_seq: The lowest offer number among those.
+        """
+        with self._section:
+            if self._is_abandoned:
+                return
+            self._books.charge(-failed, charged - released)
+            if failed:
+                self._between[lane] -= failed
+                self._books.drop(DropReason.UNENCODABLE, failed)
+                self._tell_flushes_of_loss(failed_seq)
+                if not self._between[lane]:
+                    self._between_seq.pop(lane, None)
+                self._check_flushes()
+
+    def sealed(self, held: HeldBatch, *, released: int, next_seq: int | None) -> None:
+        """
+        Queue a sealed batch in exchange for the charge of its parts.
+
+        Args:
+            held: The batch.
+            released: What its parts were charged for.
+            next_seq: The lowest offer number that is still being encoded in its lane, None when nothing is.
+        """
+        with self._section:
+            if self._is_abandoned:
+                return
+            lane = held.batch.lane
+            self._between[lane] -= held.batch.items
+            assert self._between[lane] >= 0
+            if next_seq is None:
+                self._between_seq.pop(lane, None)
+            else:
+                self._between_seq[lane] = next_seq
+            self._queue.append(held)
+            self._books.charge(0, held.memory_bytes - released)
+
+    def waiting(self) -> tuple[int, int]:
+        """Return how many objects wait to be encoded: in the normal lane, in the critical lane."""
+        return len(self._intake.normal), len(self._intake.critical)
+
+    def lease(self, now: float) -> HeldBatch | None:
+        """Take the next batch; it stays in the books, in flight, until it is settled."""
+        with self._section:
+            held = self._queue.take(now)
+            if held is not None:
+                self._leases[id(held)] = held
+            return held
+
+    def put_back(self, held: HeldBatch) -> None:
+        """Release a leased batch: it waits again, where its age places it."""
+        with self._section:
+            if self._leases.pop(id(held), None) is not None:
+                self._queue.put_back(held)
+
+    def settle(self, held: HeldBatch, *, delivered: int, rejected: int, parts: Sequence[HeldBatch] = ()) -> None:
+        """
+        Close a lease: its items were delivered, rejected, or live on in smaller batches.
+
+        Args:
+            held: The leased batch; when the lease was given up meanwhile, nothing happens.
+            delivered: Items that the receiver took.
+            rejected: Items that it refused for good.
+            parts: Batches that hold the remaining items.
+        """
+        with self._section:
+            if self._leases.pop(id(held), None) is None:
+                return
+            left = sum(part.batch.items for part in parts)
+            assert delivered + rejected + left == held.batch.items
+            self._books.delivered += delivered
+            self._books.rejected += rejected
+            self._books.charge(left - held.batch.items, -held.memory_bytes)
+            # Backwards, because each goes before what is equally old.
+            for part in reversed(parts):
+                self._queue.put_back(part)
+                self._books.charge(0, part.memory_bytes)
+            if rejected:
+                self._tell_flushes_of_loss(held.first_seq)
+            self._check_flushes()
+
+    @contextmanager
+    def scratch(self, size: int) -> Iterator[None]:
+        """Charge for working memory while the context lasts, making room for it where the strategy can."""
+        with self._section:
+            if self._is_abandoned:
+                size = 0
+            givers = victims(self._limits.drop_strategy, Lane.NORMAL, self._intake, self._queue)
+            while self._books.memory_bytes + size > self._limits.max_bytes and (victim := next(givers, None)):
+                self._evict(victim, DropReason.MEMORY_LIMIT)
+            self._books.charge(0, size)
+        try:
+            yield
+        finally:
+            with self._section:
+                if not self._is_abandoned:
+                    self._books.charge(0, -size)
+
+    def begin_flush(self, deadline: float) -> Flush:
+        """Watch everything that is held now until it has left (`Flush.wait`)."""
+        with self._section:
+            flush = Flush(mark=self._books.offered, deadline=deadline)
+            self._flushes.append(flush)
+            self._check_flushes()
+            return flush
+
+    def flush_mark(self) -> int:
+        """Return the highest offer number that somebody waits for; 0 when nobody does."""
+        with self._section:
+            return max((flush.mark for flush in self._flushes), default=0)
+
+    def end_flush(self, flush: Flush) -> None:
+        """Stop watching: done, hopeless or out of time."""
+        with self._section:
+            if flush in self._flushes:
+                self._flushes.remove(flush)
+
+    def give_up_flushes(self, not_before: float) -> None:
+        """Fail every flush whose deadline comes before the next attempt is allowed."""
+        with self._section:
+            for flush in self._flushes:
+                if flush.deadline <= not_before:
+                    flush.fail()
+
+    def has_queued(self) -> bool:
+        """Whether a sealed batch waits."""
+        return len(self._queue) > 0
+
+    def close(self) -> None:
+        """Refuse offers from now on, counted."""
+        with self._section:
+            self._is_closed = True
+            self._max_items = 0
+
+    def abandon(self) -> int:
+        """Drop everything that is still held, for reason `shutdown`; leases become void. Returns the items."""
+        with self._section:
+            self._is_abandoned = True
+            items = self._books.memory_items
+            while self._intake.take(Lane.NORMAL) or self._intake.take(Lane.CRITICAL):
+                pass
+            while self._queue.evict(Lane.NORMAL) or self._queue.evict(Lane.CRITICAL):
+                pass
+            self._leases.clear()
+            self._between = {Lane.NORMAL: 0, Lane.CRITICAL: 0}
+            self._between_seq.clear()
+            self._books.charge(-items, -self._books.memory_bytes)
+            if items:
+                self._books.drop(DropReason.SHUTDOWN, items)
+            for flush in self._flushes:
+                flush.fail()
+            return items
+
+    def stats(self, breaker: BreakerState) -> SignalStats:
+        """Return a consistent snapshot of the books."""
+        with self._section:
+            in_flight = sum(held.batch.items for held in self._leases.values())
+            queued = len(self._intake) + sum(self._between.values()) + self._queue.items
+            return self._books.snapshot(queued=queued, in_flight=in_flight, spooled=0, breaker=breaker)
+
+    def is_entered_here(self) -> bool:
+        """Whether the calling thread is inside this buffer: true only in signal handlers and destructors."""
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined]  # stdlib-internal, but what `threading.Condition` itself relies on
+
+    def _tell_flushes_of_loss(self, seq: int) -> None:
+        for flush in self._flushes:
+            if seq <= flush.mark:
+                flush.has_lost = True
+
+    def _check_flushes(self) -> None:
+        if not self._flushes:
+            return
+        oldest = self._oldest_seq()
+        for flush in self._flushes:
+            if oldest > flush.mark:
+                flush.finish()
+
+    def _oldest_seq(self) -> float:
+        """Return the lowest offer number that is still held; infinity when nothing is."""
+        heads = [lane[0][2] for lane in (self._intake.normal, self._intake.critical) if lane]
+        heads += self._between_seq.values()
+        heads += [held.first_seq for held in self._queue]
+        heads += [held.first_seq for held in self._leases.values()]
+        return min(heads, default=FOREVER)

@@ -1,0 +1,15 @@
+"""The operating system's clocks behind the `Clock` seam; no other module reads the time.
+
+Owns: no state. Threads: any. Invariants: `monotonic` never goes back.
+"""
+
+from __future__ import annotations
+
+import time
+
+
+class SystemClock:
+    """Real time. Thread-safe."""
+
+    monotonic = staticmethod(time.monotonic)
+    now = staticmethod(time.time)

@@ -1,0 +1,1 @@
+"""From sealed batch to verdict: when a batch may go, how it goes, and what the answer means."""

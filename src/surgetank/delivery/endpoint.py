@@ -1,0 +1,119 @@
+"""One endpoint as several signals see it: shared evidence, and the two log lines of an outage.
+
+Owns: the list of its members, and whether an outage is going on.
+Threads: any; a lock of its own, never held while a member is called or a line is logged.
+Invariants: an outage is two lines at warning level, one at its beginning and one at its end.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from surgetank.delivery.outlet import Evidence
+from surgetank.delivery.worker import Worker
+from surgetank.model import BreakerState, Clock, Outcome, Signal, SignalStats, Verdict
+
+_logger: Final = logging.getLogger("surgetank.delivery")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One signal at this endpoint."""
+
+    signal: Signal
+    worker: Worker
+    stats: Callable[[], SignalStats]
+    backlog_max: int
+    """Items up to which its buffer counts as drained."""
+
+
+class Endpoint:
+    """
+    What the signals of one tank that share a host and port know together.
+
+    Args:
+        name: Scheme, host and port, for the log lines; never credentials.
+    """
+
+    def __init__(self, name: str, clock: Clock) -> None:
+        self.name = name
+        self._clock = clock
+        self._members: dict[Worker, Member] = {}
+        self._lock = threading.Lock()
+        self._began_at: float | None = None
+        self._at_start: dict[Worker, SignalStats] = {}
+
+    def join(self, member: Member) -> None:
+        """Add a signal."""
+        self._members[member.worker] = member
+
+    def heard(self, worker: Worker, evidence: Evidence) -> None:
+        """Pass on what one worker learnt to the others."""
+        for other in list(self._members):
+            if other is not worker:
+                other.hear(evidence)
+
+    def settled(self, worker: Worker, verdict: Verdict) -> None:
+        """Tell people when an outage begins and when it is over."""
+        if verdict.outcome in (Outcome.RETRY, Outcome.HOLD):
+            if worker.breaker is not BreakerState.CLOSED:
+                self._begin(worker, verdict)
+        elif self._began_at is not None:
+            self._end_if_over()
+
+    def forget(self) -> None:
+        """Start anew in a forked child: its parent's outage is its parent's to report."""
+        self._lock = threading.Lock()
+        self._members.clear()
+        self._began_at = None
+
+    def _begin(self, worker: Worker, verdict: Verdict) -> None:
+        with self._lock:
+            if self._began_at is not None:
+                return
+            self._began_at = self._clock.monotonic()
+            self._at_start = {w: member.stats() for w, member in self._members.items()}
+        said = f": {verdict.message}" if verdict.message else ""
+        _logger.warning(
+            "outage began at %s: %s are refused or unanswered (%s%s); telemetry is held in memory",
+            self.name,
+            self._members[worker].signal.value,
+            verdict.cause,
+            said,
+        )
+
+    def _end_if_over(self) -> None:
+        now_stats = {worker: member.stats() for worker, member in self._members.items()}
+        with self._lock:
+            if self._began_at is None or not self._is_over(now_stats):
+                return
+            seconds = self._clock.monotonic() - self._began_at
+            self._began_at = None
+            lines = [self._account(self._members[w], self._at_start.get(w), stats) for w, stats in now_stats.items()]
+        _logger.warning("outage ended at %s after %.1f s: %s", self.name, seconds, "; ".join(filter(None, lines)))
+
+    def _is_over(self, stats: dict[Worker, SignalStats]) -> bool:
+        # The breaker closes with the first answer; the outage is over for people
+        # when what waited has left, for only then are the counts final.
+        return all(
+            s.breaker is BreakerState.CLOSED and s.queued <= self._members[worker].backlog_max
+            for worker, s in stats.items()
+        )
+
+    @staticmethod
+    def _account(member: Member, before: SignalStats | None, after: SignalStats) -> str:
+        before = before or SignalStats()
+        lost = {
+            reason: count - before.dropped.get(reason, 0)
+            for reason, count in after.dropped.items()
+            if count > before.dropped.get(reason, 0)
+        }
+        delivered, rejected = after.delivered - before.delivered, after.rejected - before.rejected
+        if not (delivered or rejected or lost):
+            return ""
+        dropped = ", ".join(f"{reason} {count}" for reason, count in sorted(lost.items())) or "0"
+        return f"{member.signal.value} delivered {delivered}, rejected {rejected}, dropped {dropped}"

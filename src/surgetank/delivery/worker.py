@@ -1,0 +1,216 @@
+"""The delivery worker of one signal: lease a batch, send it, act on the verdict.
+
+Owns: the outlet (with a lock of its own) and the dissector.
+Threads: `step` is called by one thread at a time; the rest from any thread.
+Invariants: a leased batch is settled or put back, whatever the sender does; at most one is in flight.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Final, Protocol
+
+from surgetank.delivery.backoff import exponential
+from surgetank.delivery.dissection import Dissection, Dissector
+from surgetank.delivery.outlet import Evidence, Outlet
+from surgetank.model import FOREVER, BreakerState, Clock, HeldBatch, Outcome, Sender, Verdict
+
+# A batch that the receiver refuses this often in a row steps behind the others …
+REFUSALS_BEFORE_ASIDE: Final = 3
+# … for this long (seconds), doubling each time …
+ASIDE_INITIAL: Final = 5.0
+ASIDE_MAX: Final = 300.0
+# … and when it was refused this often while others got through, it is taken for poison.
+STRIKES_MAX: Final = 5
+
+# The shortest time that an attempt is given when a shutdown deadline is near (seconds).
+TIMEOUT_MIN: Final = 0.05
+
+
+class Store(Protocol):
+    """What the worker needs of the buffer. The seam exists because delivery does not know buffers."""
+
+    def lease(self, now: float) -> HeldBatch | None:
+        """Take the next batch."""
+
+    def put_back(self, held: HeldBatch) -> None:
+        """Release it: it waits again."""
+
+    def settle(self, held: HeldBatch, *, delivered: int, rejected: int, parts: Sequence[HeldBatch] = ()) -> None:
+        """Close the lease."""
+
+    def scratch(self, size: int) -> AbstractContextManager[None]:
+        """Charge for working memory."""
+
+    def has_queued(self) -> bool:
+        """Whether another batch waits."""
+
+    def give_up_flushes(self, not_before: float) -> None:
+        """Fail the flushes that no attempt can come in time for."""
+
+
+class Observer(Protocol):
+    """Whoever speaks for the endpoint that several workers share; called without any lock held."""
+
+    def heard(self, worker: Worker, evidence: Evidence) -> None:
+        """Pass `evidence` on to the other workers."""
+
+    def settled(self, worker: Worker, verdict: Verdict) -> None:
+        """Take note of an answer, after the worker has acted on it."""
+
+
+class Worker:
+    """
+    One signal's worker.
+
+    Args:
+        store: Where batches come from.
+        sender: What carries them.
+        outlet: When one may go.
+        observer: Who shares evidence and tells people.
+        timeout: Seconds for one attempt.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sender: Sender,
+        outlet: Outlet,
+        observer: Observer,
+        clock: Clock,
+        *,
+        timeout: float,
+    ) -> None:
+        self._store = store
+        self._sender = sender
+        self._outlet = outlet
+        self._observer = observer
+        self._clock = clock
+        self._timeout = timeout
+        self._dissector = Dissector()
+        self._deliveries = 0
+        self._deadline = FOREVER
+        self._sending_until = FOREVER
+        self._lock = threading.Lock()
+
+    @property
+    def breaker(self) -> BreakerState:
+        """The breaker's state."""
+        return self._outlet.state
+
+    @property
+    def is_closed_off(self) -> bool:
+        """Whether the last attempt failed or the breaker is not closed."""
+        return self._outlet.is_closed_off
+
+    def step(self) -> float:
+        """
+        Send at most one batch.
+
+        Returns:
+            Seconds until the next call is worth while: 0 at once, infinity when woken.
+        """
+        now = self._clock.monotonic()
+        with self._lock:
+            allowed_at = self._outlet.allowed_at()
+        if allowed_at > now:
+            self._store.give_up_flushes(allowed_at)
+            return allowed_at - now
+        held = self._store.lease(now)
+        if held is None:
+            return FOREVER
+        with self._lock:
+            # Evidence from another signal may have come since the first look.
+            may_send = self._outlet.allowed_at() <= now
+            if may_send:
+                self._outlet.begin(now)
+        if not may_send:
+            self._store.put_back(held)
+            return 0.0
+        self._settle(held, self._send(held, now))
+        return 0.0
+
+    def hear(self, evidence: Evidence) -> None:
+        """Learn from another signal's attempt at the same endpoint."""
+        now = self._clock.monotonic()
+        with self._lock:
+            self._outlet.hear(evidence, now)
+
+    def hurry(self, deadline: float | None = None) -> None:
+        """Knock now and briskly: somebody waits; with a deadline (monotonic seconds), no attempt outlasts it."""
+        now = self._clock.monotonic()
+        with self._lock:
+            self._outlet.hurry(now)
+            if deadline is not None:
+                self._deadline = deadline
+
+    def relax(self) -> None:
+        """Nobody waits any more."""
+        with self._lock:
+            self._outlet.relax()
+
+    def overdue_at(self) -> float:
+        """Return the moment after which the attempt under way should be aborted; infinity when none is."""
+        return min(self._sending_until, self._deadline) if self._sending_until != FOREVER else FOREVER
+
+    def abort(self) -> None:
+        """Break off the attempt under way."""
+        self._sending_until = FOREVER
+        self._sender.abort()
+
+    def _send(self, held: HeldBatch, now: float) -> Verdict:
+        timeout = max(TIMEOUT_MIN, min(self._timeout, self._deadline - now))
+        held.attempts += 1
+        # A receiver that drips bytes can outlast every socket time-out; the watch is for that.
+        self._sending_until = now + timeout + 1.0
+        try:
+            return self._sender.send(held.batch, timeout)
+        except Exception as error:
+            # A sender's defect must cost neither the batch nor the thread.
+            return Verdict(outcome=Outcome.RETRY, cause=type(error).__name__, reached=False, message=str(error)[:200])
+        finally:
+            self._sending_until = FOREVER
+
+    def _settle(self, held: HeldBatch, verdict: Verdict) -> None:
+        now = self._clock.monotonic()
+        outcome = verdict.outcome
+        if outcome is Outcome.RETRY and self._is_poison(held, verdict, now):
+            outcome = Outcome.PERMANENT
+        if outcome is Outcome.DELIVERED:
+            self._deliveries += 1
+            self._dissector.delivered(held)
+            rejected = min(verdict.rejected, held.batch.items)
+            self._store.settle(held, delivered=held.batch.items - rejected, rejected=rejected)
+        elif outcome in (Outcome.RETRY, Outcome.HOLD):
+            self._store.put_back(held)
+        else:
+            dissection = self._dissect(held, outcome)
+            self._store.settle(held, delivered=0, rejected=dissection.rejected, parts=dissection.parts)
+        with self._lock:
+            evidence = self._outlet.settle(verdict, now)
+            allowed_at = self._outlet.allowed_at()
+        if outcome in (Outcome.RETRY, Outcome.HOLD):
+            self._store.give_up_flushes(allowed_at)
+        if evidence is not None:
+            self._observer.heard(self, evidence)
+        self._observer.settled(self, verdict)
+
+    def _dissect(self, held: HeldBatch, outcome: Outcome) -> Dissection:
+        # The request in full, its halves, and their compressed copies, for a moment.
+        with self._store.scratch(3 * held.batch.raw_size if held.batch.items > 1 else 0):
+            return self._dissector.dissect(held, outcome)
+
+    def _is_poison(self, held: HeldBatch, verdict: Verdict, now: float) -> bool:
+        """Keep count of a batch's refusals, set it aside when others wait, and tell when it is the culprit itself."""
+        if not verdict.reached or verdict.retry_after is not None:
+            return False
+        held.refusals_in_a_row += 1
+        if 0 <= held.refused_after < self._deliveries:
+            held.strikes += 1
+        held.refused_after = self._deliveries
+        if held.refusals_in_a_row >= REFUSALS_BEFORE_ASIDE and self._store.has_queued():
+            held.refusals_in_a_row = 0
+            held.due_at = now + exponential(held.strikes + 1, initial=ASIDE_INITIAL, factor=2, ceiling=ASIDE_MAX)
+        return held.strikes >= STRIKES_MAX

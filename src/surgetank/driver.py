@@ -1,0 +1,136 @@
+"""The threads that step the core: named daemon loops that sleep until rung or due.
+
+Owns: its thread, its bell, and the register of the threads that are ours.
+Threads: `wake` from any thread, also from signal handlers and destructors.
+Invariants: a loop never dies of an exception; a loop that was reset in a forked child has no thread until it is woken.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from queue import Empty, SimpleQueue
+from typing import Final
+
+_logger: Final = logging.getLogger("surgetank")
+
+# The longest single sleep (seconds): threads cannot wait for infinity, nor for the years a receiver may ask for.
+REST_MAX: Final = 3600.0
+# After a defect of ours, wait this long (seconds) rather than spin.
+REST_AFTER_DEFECT: Final = 1.0
+
+_own_threads: set[int] = set()
+
+
+def is_own_thread() -> bool:
+    """Whether the calling thread does surgetank's own work, so that what it logs is not the application's telemetry."""
+    return threading.get_ident() in _own_threads
+
+
+@contextmanager
+def own_work(context: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+    """Mark the calling thread as ours, inside `context`, for as long as it lasts."""
+    ident = threading.get_ident()
+    was_ours = ident in _own_threads
+    _own_threads.add(ident)
+    try:
+        with context():
+            yield
+    finally:
+        if not was_ours:
+            _own_threads.discard(ident)
+
+
+class Loop:
+    """
+    One background thread.
+
+    Args:
+        name: The thread's name, as profilers and debuggers show it.
+        step: Does a bit of work and returns the seconds until the next is worth while.
+        context: Surrounds the thread's whole life.
+    """
+
+    def __init__(
+        self, name: str, step: Callable[[], float], context: Callable[[], AbstractContextManager[object]]
+    ) -> None:
+        self._name = name
+        self._step = step
+        self._context = context
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the thread: construction, and a forked child, where only the forking thread lives on."""
+        self._thread: threading.Thread | None = None
+        # `SimpleQueue` is the one stdlib signal whose `put` is documented as re-entrant.
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._is_stopping = False
+        self._can_start = True
+        self._start_lock = threading.Lock()
+        self._has_failed = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread is there to do the work."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wake(self) -> None:
+        """Make the loop take its next step now, starting the thread if need be."""
+        if self._thread is None and self._can_start:
+            self._start()
+        self._bell.put(None)
+
+    def stop(self) -> None:
+        """Let the thread end after its present step; does not wait for it."""
+        self._is_stopping = True
+        self._can_start = False
+        self._bell.put(None)
+
+    def join(self, timeout: float) -> None:
+        """Wait for a stopped thread, at most `timeout` seconds; not for ourselves."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(max(0.0, timeout))
+
+    def _start(self) -> None:
+        # Without waiting: whoever holds the lock is starting the thread.
+        if not self._start_lock.acquire(blocking=False):
+            return
+        try:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
+        except RuntimeError:
+            # At interpreter shutdown no thread can be started any more (since CPython
+            # 3.12); flush and shutdown then do the work on their caller's thread.
+            self._can_start = False
+        finally:
+            self._start_lock.release()
+
+    def _run(self) -> None:
+        with self._context():
+            while not self._is_stopping:
+                try:
+                    rest = self._step()
+                except Exception:
+                    rest = REST_AFTER_DEFECT
+                    if not self._has_failed:
+                        self._has_failed = True
+                        _logger.exception("a defect in %s; it goes on", self._name)
+                if rest > 0:
+                    self._rest(min(rest, REST_MAX))
+                else:
+                    # Offer the GIL to the application's threads.
+                    time.sleep(0)
+
+    def _rest(self, seconds: float) -> None:
+        try:
+            self._bell.get(timeout=seconds)
+            # Several rings before the next step are one.
+            while True:
+                self._bell.get_nowait()
+        except Empty:
+            pass

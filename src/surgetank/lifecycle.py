@@ -1,0 +1,144 @@
+"""What happens to a process: forks, SIGTERM, and the ways to exit that skip `atexit`.
+
+Owns: the register of living tanks, and the hooks that are installed once per process.
+Threads: installation from any thread; signal handlers run on the main thread.
+Invariants: a signal disposition that is not the default is never replaced; every hook
+is a no-op once its tank is shut down or gone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any, Final, Protocol
+from weakref import WeakSet
+
+# How soon a SIGTERM is delivered again (seconds) when it interrupted us in the middle of a change.
+REDELIVERY: Final = 0.01
+
+
+class Living(Protocol):
+    """What a tank does when its process forks or ends."""
+
+    def before_fork(self) -> None:
+        """Come to a state that can be copied."""
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+
+    def after_fork_in_child(self) -> None:
+        """Start anew."""
+
+    def is_entered_here(self) -> bool:
+        """Whether the calling thread is in the middle of a change."""
+
+    def shutdown(self) -> bool:
+        """End within the configured deadline."""
+
+
+_living: WeakSet[Any] = WeakSet()
+_install_lock = threading.Lock()
+_is_installed = False
+
+
+def watch(living: Living, *, handle_sigterm: bool) -> None:
+    """
+    Tell `living` of forks and of the end of the process, for as long as it exists.
+
+    Args:
+        living: Held weakly.
+        handle_sigterm: Whether to act on a SIGTERM whose disposition is the default.
+    """
+    _living.add(living)
+    _install_once()
+    if handle_sigterm:
+        _handle_sigterm()
+    _handle_multiprocessing_exit()
+
+
+def forget(living: Living) -> None:
+    """Stop telling `living` anything."""
+    _living.discard(living)
+
+
+def _install_once() -> None:
+    global _is_installed
+    with _install_lock:
+        if _is_installed:
+            return
+        _is_installed = True
+    atexit.register(_end_all)
+    # Not on Windows, where nothing forks.
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+
+
+def _end_all() -> None:
+    for living in list(_living):
+        living.shutdown()
+
+
+def _before_fork() -> None:
+    for living in list(_living):
+        living.before_fork()
+
+
+def _after_in_parent() -> None:
+    for living in list(_living):
+        living.after_fork_in_parent()
+
+
+def _after_in_child() -> None:
+    global _install_lock
+    _install_lock = threading.Lock()
+    for living in list(_living):
+        living.after_fork_in_child()
+    # A `multiprocessing` child clears the registered exit functions after this hook
+    # and leaves by `os._exit`, which runs no `atexit`; its own hook comes later.
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and _living:
+        util.register_after_fork(_ForkMark.instance, lambda _: _handle_multiprocessing_exit())
+
+
+class _ForkMark:
+    """A lasting object for `multiprocessing` to hold weakly."""
+
+    instance: _ForkMark
+
+
+_ForkMark.instance = _ForkMark()
+
+
+def _handle_multiprocessing_exit() -> None:
+    """In a `multiprocessing` child, have the tanks end before it leaves by `os._exit`."""
+    util = sys.modules.get("multiprocessing.util")
+    process = sys.modules.get("multiprocessing.process")
+    if util is not None and process is not None and process.parent_process() is not None:
+        # The lowest priority: queues and pools of the application's end first, and may make telemetry.
+        util.Finalize(None, _end_all, exitpriority=-100)
+
+
+def _handle_sigterm() -> None:
+    """Install our handler where SIGTERM would simply kill, and only there."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # Python installs handlers from the main thread only.
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(number: int, _: FrameType | None) -> None:
+    tanks = list(_living)
+    if any(tank.is_entered_here() for tank in tanks):
+        # The signal arrived between two steps of a change of ours, which cannot end
+        # before this handler does: let it end, and come again.
+        threading.Timer(REDELIVERY, os.kill, (os.getpid(), number)).start()
+        return
+    for tank in tanks:
+        tank.shutdown()
+    # Die of the signal, as the process would have without us: the exit status says so.
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

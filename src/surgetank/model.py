@@ -1,0 +1,237 @@
+"""The shared vocabulary: signals, lanes, batches, verdicts, and the snapshots of the books.
+
+Owns: no state; every record here is immutable but `HeldBatch` and `Family`, which belong to whoever holds the batch.
+Threads: any.
+Invariants: the accounting law, which `SignalStats.unaccounted` computes, per
+signal and in items, at every moment:
+
+    offered + recovered = delivered + rejected + dropped{reason}
+                          + queued + in_flight + spooled
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Protocol
+
+# As a number of seconds: until woken. As a moment: never by itself.
+FOREVER: Final = float("inf")
+
+
+class Signal(enum.Enum):
+    """A kind of telemetry; each has a pipeline of its own."""
+
+    SPANS = "spans"
+    METRICS = "metrics"
+    LOGS = "logs"
+
+
+class Lane(enum.Enum):
+    """How dear an item is: the critical lane is sealed first and evicted last."""
+
+    NORMAL = "normal"
+    CRITICAL = "critical"
+
+
+class DropReason(enum.Enum):
+    """Why an item is gone without having been sent for good."""
+
+    QUEUE_FULL = "queue_full"
+    """The item limit (`max_size`) was reached."""
+    MEMORY_LIMIT = "memory_limit"
+    """The byte limit (`max_memory_mb`) was reached."""
+    TOO_LARGE = "too_large"
+    """This one item could never fit the byte limit with its encoding copy."""
+    UNENCODABLE = "unencodable"
+    """The item could not be turned into OTLP."""
+    SHUTDOWN = "shutdown"
+    """Still held when the shutdown deadline passed."""
+    ALREADY_SHUTDOWN = "already_shutdown"
+    """Offered after shutdown."""
+
+
+class BreakerState(enum.Enum):
+    """The circuit breaker's three states (`delivery/breaker.py`)."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One OTLP request as immutable bytes: what is queued, stored and sent, unchanged, on every attempt."""
+
+    id: str
+    """Stable over every attempt, so that a receiver can recognise a repetition."""
+    signal: Signal
+    lane: Lane
+    items: int
+    """Spans, log records or metric data points in the request."""
+    body: bytes
+    """The request, compressed as `encoding` says."""
+    raw_size: int
+    """Bytes of the request before compression."""
+    encoding: str
+    """The HTTP `Content-Encoding`: `identity`, `gzip` or `deflate`."""
+    created: float
+    """When it was sealed, in seconds since the epoch."""
+
+
+# What a batch costs beside its body: the records, the identifier, its place in a deque (measured, CPython 3.11).
+BATCH_OVERHEAD: Final = 512
+
+
+@dataclass(slots=True)
+class Family:
+    """What is known of a refused batch, over all the parts that it was cut into."""
+
+    rejected: int = 0
+    """Single items that were refused on their own."""
+    has_delivered: bool = False
+    """Whether any part got through, so that looking for the poison item is worth while."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class HeldBatch:
+    """A sealed batch and what has happened to it so far."""
+
+    batch: Batch
+    first_seq: int
+    """The lowest offer number among its items; a flush waits for these."""
+    attempts: int = 0
+    """Attempts in all."""
+    refusals_in_a_row: int = 0
+    """Refused by the receiver (not by silence) since something else was tried."""
+    strikes: int = 0
+    """Times it was refused although others got through: the mark of a poison batch."""
+    refused_after: int = -1
+    """How many batches had been delivered when it was last refused; -1 before that."""
+    family: Family | None = None
+    """Shared by the parts of a batch that the receiver refused for good."""
+    due_at: float = float("-inf")
+    """Set aside until then (monotonic seconds), so that it does not block the line."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it is charged for."""
+        return len(self.batch.body) + BATCH_OVERHEAD
+
+
+class Outcome(enum.Enum):
+    """What an answer means for the batch that was sent."""
+
+    DELIVERED = "delivered"
+    """The receiver has it; `Verdict.rejected` items of it were refused for good."""
+    RETRY = "retry"
+    """A passing fault: send the same bytes again later."""
+    HOLD = "hold"
+    """Refused for a reason that people repair (credentials, routes): keep, as in an outage."""
+    SPLIT = "split"
+    """Too large for the receiver: send it in two halves."""
+    PERMANENT = "permanent"
+    """The receiver will never take this request: find the item that it objects to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A receiver's answer, judged (`delivery/verdicts.py` holds the one table)."""
+
+    outcome: Outcome
+    cause: str
+    """The status code as text, or the error's kind (`connection_refused`, `timeout`); semconv's `error.type`."""
+    rejected: int = 0
+    """Items of a delivered batch that the receiver refused (`partial_success`)."""
+    retry_after: float | None = None
+    """Seconds that the receiver asked us to wait; None when it did not say."""
+    reached: bool = True
+    """False when no answer came at all: evidence about the endpoint, for every signal that uses it."""
+    message: str = ""
+    """What the receiver said, shortened; for the log line, never parsed."""
+
+
+class Sender(Protocol):
+    """
+    The seam to the network: carries one sealed batch to the endpoint, once.
+
+    Exists so that every delivery rule can be tested without a socket. An
+    implementation must not retry, must not raise for anything that a network or
+    a server can do, and must return within about `timeout` seconds.
+    """
+
+    def send(self, batch: Batch, timeout: float) -> Verdict:
+        """Send `batch` and judge the answer; called by one thread at a time."""
+
+    def abort(self) -> None:
+        """Make a `send` that is under way return soon; callable from any thread, at any time."""
+
+    def close(self) -> None:
+        """Let go of connections; a later `send` opens new ones."""
+
+    def abandon(self) -> None:
+        """Forget inherited connections without touching them: called in a forked child."""
+
+
+class Clock(Protocol):
+    """
+    Time as a dependency, in float seconds.
+
+    Exists so that tests step time by hand. A fake may not run backwards in
+    `monotonic`.
+    """
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back; for deadlines and delays."""
+
+    def now(self) -> float:
+        """Seconds since the epoch; for stamps that leave the process."""
+
+
+def _no_drops() -> Mapping[str, int]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalStats:
+    """One signal's books at one moment. Counts are items since the tank began in this process."""
+
+    offered: int = 0
+    """Handed to the tank by the application."""
+    recovered: int = 0
+    """Found in the spool at start."""
+    delivered: int = 0
+    """Taken by the receiver."""
+    rejected: int = 0
+    """Refused for good by the receiver."""
+    dropped: Mapping[str, int] = field(default_factory=_no_drops)
+    """Given up by us, by reason (`DropReason` values)."""
+    queued: int = 0
+    """Held in memory, waiting: as objects, encoded or sealed."""
+    in_flight: int = 0
+    """In the hands of the sender."""
+    spooled: int = 0
+    """On disk, waiting."""
+    memory_bytes: int = 0
+    """Held in memory now, over all copies."""
+    memory_peak_bytes: int = 0
+    """The most that was ever held."""
+    breaker: BreakerState = BreakerState.CLOSED
+    """The circuit breaker's state."""
+
+    @property
+    def unaccounted(self) -> int:
+        """What the accounting law leaves over: 0, or a defect of ours."""
+        gone = self.delivered + self.rejected + sum(self.dropped.values())
+        return self.offered + self.recovered - gone - self.queued - self.in_flight - self.spooled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TankStats:
+    """The books of the three signals; each is a consistent snapshot of its own."""
+
+    spans: SignalStats
+    metrics: SignalStats
+    logs: SignalStats

@@ -1,0 +1,1 @@
+"""The doors into OpenTelemetry: the only folder that imports the SDK."""

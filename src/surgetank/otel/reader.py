@@ -1,0 +1,176 @@
+"""The door for metrics: a periodic reader that collects and hands the data points to a pipeline.
+
+Owns: the collection number and the ticker thread.
+Threads: the ticker's own; `force_flush` and `shutdown` from any thread.
+Invariants: one collection at a time, and none while the process forks; points of two
+collections are never merged.
+
+While the outlet is closed off and the strategy is `sampling`, collections become
+rarer (twice the interval, four times … up to sixteen): the SDK's aggregators keep
+the sums meanwhile, so delta totals stay exact and only resolution is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, Final
+
+from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader, MetricsData
+from opentelemetry.sdk.metrics.view import Aggregation
+
+from surgetank.driver import Loop
+from surgetank.model import FOREVER, Clock
+from surgetank.otel.shim import is_registered, renew_after_fork
+from surgetank.otlp.metrics import flatten
+from surgetank.pipeline import Pipeline
+
+_logger: Final = logging.getLogger("surgetank")
+
+# At most so many intervals between two collections while the outlet is closed off.
+STRETCH_MAX: Final = 16
+# How long a fork waits for a collection to end (seconds): collections take
+# milliseconds, and a hanging callback of the user's must not hang the fork.
+FORK_WAIT_MAX: Final = 1.0
+
+
+class TankMetricReader(MetricReader):
+    """
+    Collects every `interval` seconds. Made by `Tank.metric_reader`; do not construct it yourself.
+
+    Args:
+        pipeline: Where the data points go.
+        shutdown: Closes the pipeline within the tank's deadline.
+        interval: Seconds between collections.
+        timeout: Seconds for one collection and for passing its points on.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        shutdown: Callable[[], None],
+        clock: Clock,
+        *,
+        interval: float,
+        timeout: float,
+        preferred_temporality: dict[type, AggregationTemporality],
+        preferred_aggregation: dict[type, Aggregation],
+    ) -> None:
+        super().__init__(preferred_temporality=preferred_temporality, preferred_aggregation=preferred_aggregation)
+        self._pipeline = pipeline
+        self._shutdown_pipeline = shutdown
+        self._clock = clock
+        self._interval = interval
+        self._timeout = timeout
+        self._stretches = pipeline.limits.drop_strategy == "sampling"
+        self._collection = 0
+        self._is_shut_down = False
+        self._collect_lock = threading.Lock()
+        # Not one of our own threads in the sense of `own_work`: it runs the application's callbacks.
+        self._ticker = Loop("surgetank-metrics-reader", self._tick, nullcontext)
+        self._begin_ticking()
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """Collect now and deliver; return by the time-out, True only if everything was delivered."""
+        deadline = self._clock.monotonic() + timeout_millis / 1000
+        if not self.collect_within(deadline - self._clock.monotonic()):
+            return False
+        return self._pipeline.force_flush(deadline - self._clock.monotonic())
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        """Collect a last time, then close the pipeline within the tank's `shutdown_timeout`."""
+        self._shutdown_pipeline()
+
+    def stop(self, timeout: float) -> None:
+        """Collect a last time, in at most `timeout` seconds, and stop ticking."""
+        if self._is_shut_down:
+            return
+        self._is_shut_down = True
+        self._ticker.stop()
+        self.collect_within(timeout)
+
+    def collect_within(self, timeout: float) -> bool:
+        """
+        Collect once on a thread of its own, because callbacks are the application's and may hang.
+
+        Args:
+            timeout: Seconds to wait for it.
+
+        Returns:
+            Whether the collection ended in time.
+        """
+        if not is_registered(self):
+            return True
+        done = threading.Event()
+
+        def collect() -> None:
+            self._collect_once(timeout)
+            done.set()
+
+        try:
+            threading.Thread(target=collect, name="surgetank-metrics-collect", daemon=True).start()
+        except RuntimeError:
+            # The interpreter is ending and starts no more threads.
+            collect()
+        return done.wait(max(0.0, timeout))
+
+    def before_fork(self) -> None:
+        """Let a collection end, so that the child does not inherit the SDK's locks held by a thread that it lacks."""
+        self._holds_for_fork = self._collect_lock.acquire(timeout=FORK_WAIT_MAX)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on collecting."""
+        if self._holds_for_fork:
+            self._collect_lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Start anew: measurements from zero, a thread of our own."""
+        self._collect_lock = threading.Lock()
+        renew_after_fork(self)
+        self._ticker.reset()
+        if not self._is_shut_down:
+            self._begin_ticking()
+
+    def _begin_ticking(self) -> None:
+        self._next_at = self._clock.monotonic() + self._interval
+        self._stretch = 1
+        self._skips_left = 0
+        if self._interval != FOREVER:
+            self._ticker.wake()
+
+    def _tick(self) -> float:
+        now = self._clock.monotonic()
+        if now >= self._next_at:
+            # Ticks that were missed (a slow callback, a sleeping laptop) are not made up for.
+            self._next_at = now + self._interval
+            if is_registered(self) and not self._must_skip():
+                self._collect_once(self._timeout)
+        return max(0.0, self._next_at - self._clock.monotonic())
+
+    def _must_skip(self) -> bool:
+        if not (self._stretches and self._pipeline.is_closed_off):
+            self._stretch, self._skips_left = 1, 0
+            return False
+        if self._skips_left:
+            self._skips_left -= 1
+            return True
+        self._stretch = min(self._stretch * 2, STRETCH_MAX)
+        self._skips_left = self._stretch - 1
+        return False
+
+    def _collect_once(self, timeout: float) -> None:
+        if not self._collect_lock.acquire(timeout=max(0.0, min(timeout, threading.TIMEOUT_MAX))):
+            return
+        try:
+            self.collect(timeout_millis=timeout * 1000)
+        except Exception:
+            # The user's callback, or the SDK's own time-out; the next collection is a new chance.
+            _logger.warning("a metric collection failed", exc_info=True)
+        finally:
+            self._collect_lock.release()
+
+    def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> None:
+        self._collection += 1
+        self._pipeline.offer_all(flatten(metrics_data, self._collection), timeout_millis / 1000)

@@ -1,0 +1,85 @@
+"""The one module that names what OpenTelemetry keeps private, beside the attribute short cuts in `otlp/sdk.py`.
+
+Owns: no state. Threads: as each function says.
+Invariants: where a private name is gone, the fallback is the public behaviour, not an error.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry.metrics import Asynchronous
+from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadWriteLogRecord
+from opentelemetry.sdk.metrics.export import MetricReader
+
+__all__ = [
+    "LogRecordProcessor",
+    "LoggerProvider",
+    "ReadWriteLogRecord",
+    "is_registered",
+    "renew_after_fork",
+    "suppressed",
+]
+
+# The key that instrumentations ask for before they trace a request.
+_SUPPRESS_KEY: str | None = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", None)
+
+
+@contextmanager
+def suppressed() -> Iterator[None]:
+    """Run with instrumentation suppressed on the calling thread, so that our sends make no spans of their own."""
+    if _SUPPRESS_KEY is None:
+        yield
+        return
+    token = otel_context.attach(otel_context.set_value(_SUPPRESS_KEY, True))
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
+
+
+def is_registered(reader: MetricReader) -> bool:
+    """Whether a meter provider has adopted the reader; collecting before that only logs a warning."""
+    return getattr(reader, "_collect", True) is not None
+
+
+def renew_after_fork(reader: MetricReader) -> None:
+    """
+    Give a forked child measurements of its own.
+
+    The child inherits what the parent has recorded and not yet collected, and would report it a
+    second time. It also inherits locks that another thread of the parent may have held. Synchronous
+    instruments therefore start from zero; asynchronous ones keep their last observation,
+    from which their deltas are computed.
+    """
+    consumer: Any = getattr(getattr(reader, "_collect", None), "__self__", None)
+    storages = getattr(consumer, "_reader_storages", None)
+    if storages is None:
+        return
+    consumer._lock = threading.Lock()
+    storage = storages.get(reader)
+    matches = getattr(storage, "_instrument_view_instrument_matches", None)
+    if matches is None:
+        return
+    storage._lock = threading.RLock()
+    for instrument, view_matches in list(matches.items()):
+        for match in view_matches:
+            _renew_match(match, is_synchronous=not isinstance(instrument, Asynchronous))
+
+
+def _renew_match(match: Any, *, is_synchronous: bool) -> None:
+    aggregations = getattr(match, "_attributes_aggregation", None)
+    if aggregations is None:
+        return
+    if hasattr(match, "_lock"):
+        match._lock = threading.Lock()
+    if is_synchronous:
+        aggregations.clear()
+        return
+    for aggregation in aggregations.values():
+        if hasattr(aggregation, "_lock"):
+            aggregation._lock = threading.Lock()

@@ -1,0 +1,273 @@
+"""One signal's pipeline: intake, sealing, queue and delivery joined, with flush, shutdown and fork.
+
+Owns: the stages and the two threads that step them; the stages own their state.
+Threads: `offer`, `stats`, `force_flush` and `shutdown` from any thread.
+Invariants: `offer` never raises and never waits; `force_flush` and `shutdown` keep their deadline.
+
+Sealing and sending have a thread each, because a send may wait for ten seconds on a
+silent endpoint, and the objects that arrive meanwhile must become bytes all the same.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
+
+from surgetank.buffer.buffer import Buffer
+from surgetank.buffer.flush import Flush
+from surgetank.config import Compression, SignalLimits, Timing
+from surgetank.delivery.endpoint import Endpoint, Member
+from surgetank.delivery.outlet import Outlet
+from surgetank.delivery.worker import Worker
+from surgetank.driver import Loop, own_work
+from surgetank.model import FOREVER, Clock, Sender, SignalStats
+from surgetank.otlp.codec import Codec
+from surgetank.sealer import Sealer
+
+# What the two threads get to end by themselves after shutdown has done its work (seconds).
+JOIN_TIMEOUT: Final = 0.2
+
+
+class Pipeline:
+    """
+    One signal's way from the application to the endpoint.
+
+    Args:
+        limits: Items, bytes, strategy, batch size and delay.
+        timing: Backoff and cooldown.
+        codec: Estimates and encodes the signal's items.
+        sender: Carries sealed batches.
+        endpoint: Shared with the signals that go to the same host and port.
+        clock: Time.
+        timeout: Seconds for one attempt.
+        compression: How batches are sealed.
+        is_critical: The user's own idea of what is critical; None for the codec's.
+        context: Surrounds our threads' lives.
+        rng: The source of jitter.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: SignalLimits,
+        timing: Timing,
+        codec: Codec,
+        sender: Sender,
+        endpoint: Endpoint,
+        clock: Clock,
+        timeout: float = 10.0,
+        compression: Compression = "gzip",
+        is_critical: Callable[[Any], bool] | None = None,
+        context: Callable[[], AbstractContextManager[object]] = nullcontext,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.signal: Final = codec.signal
+        self.limits: Final = limits
+        self._clock = clock
+        # Threads of ours are known as such, so that what libraries log on them is not taken for the application's.
+        self._context: Callable[[], AbstractContextManager[object]] = lambda: own_work(context)
+        self._sender = sender
+        self._endpoint = endpoint
+        self._buffer = Buffer(limits, on_work=self._wake_sealer)
+        self._make_worker: Callable[[], Worker] = lambda: Worker(
+            self._buffer,
+            sender,
+            Outlet(limits.circuit_breaker_threshold, timing, rng or random.Random()),
+            endpoint,
+            clock,
+            timeout=timeout,
+        )
+        self._worker = self._make_worker()
+        self._sealer = Sealer(
+            self._buffer,
+            codec,
+            limits,
+            clock,
+            compression=compression,
+            is_closed_off=lambda: self._worker.is_closed_off,
+            on_sealed=self._wake_delivery,
+        )
+        self._sealer_loop = Loop(f"surgetank-{self.signal.value}-sealer", self._seal_step, self._context)
+        self._delivery_loop = Loop(f"surgetank-{self.signal.value}-delivery", self.deliver_step, self._context)
+        self._shutdown_lock = threading.Lock()
+        self._is_shut_down = False
+        self._estimate = codec.estimate
+        self._is_critical = codec.is_critical if is_critical is None else _guarded(is_critical)
+        self._offer = self._buffer.offer
+        self._join_endpoint()
+
+    def offer(self, item: Any) -> None:
+        """Take an item. Never raises, never waits; what does not fit is dropped with a reason."""
+        self._offer(item, self._estimate(item), self._is_critical(item))
+
+    def offer_all(self, items: Sequence[Any], timeout: float) -> None:
+        """
+        Take many items from a thread that can wait, such as the metric reader's.
+
+        While the endpoint answers, more than the buffer holds at once is passed through in portions.
+
+        Args:
+            items: The items.
+            timeout: Seconds to wait for room, in all.
+        """
+        deadline = self._clock.monotonic() + timeout
+        portion = max(1, self.limits.max_size // 2)
+        for start in range(0, len(items), portion):
+            part = items[start : start + portion]
+            if self.stats().queued + len(part) > self.limits.max_size and not self._worker.is_closed_off:
+                self.force_flush(deadline - self._clock.monotonic())
+            for item in part:
+                self.offer(item)
+
+    def stats(self) -> SignalStats:
+        """Return a consistent snapshot of the books."""
+        return self._buffer.stats(self._worker.breaker)
+
+    @property
+    def is_closed_off(self) -> bool:
+        """Whether batches cannot leave at the moment."""
+        return self._worker.is_closed_off
+
+    def is_entered_here(self) -> bool:
+        """Whether the calling thread is inside this pipeline: true only in signal handlers and destructors."""
+        return self._buffer.is_entered_here()
+
+    def force_flush(self, timeout: float) -> bool:
+        """
+        Deliver what was offered before this call.
+
+        Args:
+            timeout: Seconds after which to return, whatever the endpoint does.
+
+        Returns:
+            True only if every one of those items was delivered.
+        """
+        timeout = max(0.0, timeout)
+        flush = self.begin_flush(timeout)
+        return self.end_flush(flush)
+
+    def begin_flush(self, timeout: float) -> Flush:
+        """Start delivering what was offered before this call; `end_flush` waits for it."""
+        flush = self._buffer.begin_flush(self._clock.monotonic() + timeout)
+        if not flush.is_over:
+            self._worker.hurry()
+            self._sealer_loop.wake()
+            self._delivery_loop.wake()
+        return flush
+
+    def end_flush(self, flush: Flush) -> bool:
+        """Wait for a flush until its deadline; return whether everything was delivered."""
+        self._wait(flush)
+        self._buffer.end_flush(flush)
+        if not self._buffer.flush_mark():
+            self._worker.relax()
+        return flush.has_succeeded
+
+    def begin_shutdown(self, deadline: float) -> Flush | None:
+        """Refuse offers and start delivering the rest; None when that was done before."""
+        with self._shutdown_lock:
+            if self._is_shut_down:
+                return None
+            self._is_shut_down = True
+        self._buffer.close()
+        flush = self._buffer.begin_flush(deadline)
+        if not flush.is_over:
+            self._worker.hurry(deadline)
+            self._sealer_loop.wake()
+            self._delivery_loop.wake()
+        return flush
+
+    def end_shutdown(self, flush: Flush) -> int:
+        """Wait until the deadline, give up what is left and let go of threads and connections; return the items given up."""
+        self._wait(flush)
+        given_up = self._buffer.abandon()
+        self._sealer_loop.stop()
+        self._delivery_loop.stop()
+        # A request under way would keep its thread until it times out.
+        self._worker.abort()
+        self._sealer_loop.join(JOIN_TIMEOUT)
+        self._delivery_loop.join(JOIN_TIMEOUT)
+        self._sender.close()
+        return given_up
+
+    def shutdown(self, timeout: float) -> bool:
+        """
+        Refuse offers, deliver what there is until the deadline, give up the rest.
+
+        Args:
+            timeout: Seconds in all, whatever the endpoint does.
+
+        Returns:
+            True if nothing had to be given up.
+        """
+        flush = self.begin_shutdown(self._clock.monotonic() + timeout)
+        return flush is None or self.end_shutdown(flush) == 0
+
+    def after_fork_in_child(self) -> None:
+        """Start anew: no items, no threads, no locks and no sockets of the parent's."""
+        self._sender.abandon()
+        self._buffer.reset()
+        self._sealer.reset()
+        self._worker = self._make_worker()
+        self._sealer_loop.reset()
+        self._delivery_loop.reset()
+        self._shutdown_lock = threading.Lock()
+        if self._is_shut_down:
+            self._buffer.close()
+        self._join_endpoint()
+
+    def run_once(self) -> float:
+        """Step sealing and delivery on the calling thread; return the seconds until the next step is worth while."""
+        return min(self._sealer.step(), self.deliver_step())
+
+    def deliver_step(self) -> float:
+        """Send at most one batch on the calling thread; return the seconds until the next step is worth while."""
+        return self._worker.step()
+
+    def _seal_step(self) -> float:
+        rest = self._sealer.step()
+        overdue_at = self._worker.overdue_at()
+        if overdue_at == FOREVER:
+            return rest
+        left = overdue_at - self._clock.monotonic()
+        if left <= 0:
+            self._worker.abort()
+            return rest
+        return min(rest, left)
+
+    def _wait(self, flush: Flush) -> None:
+        # A loop without a thread cannot get one any more: the interpreter is ending.
+        if self._sealer_loop.is_running and self._delivery_loop.is_running:
+            flush.wait(flush.deadline - self._clock.monotonic())
+            return
+        with self._context():
+            while not flush.is_over and (left := flush.deadline - self._clock.monotonic()) > 0:
+                if (rest := self.run_once()) > 0:
+                    time.sleep(min(rest, left))
+
+    def _wake_sealer(self) -> None:
+        self._buffer.wake_at = 0
+        self._sealer_loop.wake()
+
+    def _wake_delivery(self) -> None:
+        self._delivery_loop.wake()
+
+    def _join_endpoint(self) -> None:
+        drained = max(2 * self.limits.max_export_batch_size, self.limits.max_size // 10)
+        self._endpoint.join(Member(self.signal, self._worker, self.stats, min(drained, self.limits.max_size)))
+
+
+def _guarded(is_critical: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Return the user's predicate so that a fault in it costs the item its lane, not the application an exception."""
+
+    def guarded(item: Any) -> bool:
+        try:
+            return bool(is_critical(item))
+        except Exception:
+            return False
+
+    return guarded

@@ -1,0 +1,308 @@
+"""The tank: the three pipelines of one process, their doors into OpenTelemetry, and their life.
+
+Owns: the pipelines, the doors, and the deadline that a shutdown in several steps shares.
+Threads: every public method from any thread.
+Invariants: one deadline for all signals; `stats` balances at every moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from surgetank import config, lifecycle
+from surgetank.clock import SystemClock
+from surgetank.config import BufferConfig, Compression, Environment, OutletConfig, Timing
+from surgetank.delivery.endpoint import Endpoint
+from surgetank.model import Clock, Sender, Signal, SignalStats, TankStats
+from surgetank.otel.processors import TankLogRecordProcessor, TankSpanProcessor
+from surgetank.otel.reader import TankMetricReader
+from surgetank.otel.shim import suppressed
+from surgetank.otel.temporality import preferred_aggregation, preferred_temporality
+from surgetank.otlp.codec import Codec
+from surgetank.otlp.logs import LogCodec
+from surgetank.otlp.metrics import MetricCodec
+from surgetank.otlp.spans import SpanCodec
+from surgetank.pipeline import Pipeline
+
+_logger: Final = logging.getLogger("surgetank")
+
+# Providers shut down one after the other; doors that are closed within this many
+# seconds after the shared deadline still belong to the same shutdown.
+SAME_SHUTDOWN: Final = 1.0
+# The share of a deadline that the last metric collection may take: its callbacks are the application's.
+COLLECT_SHARE: Final = 0.2
+
+
+class Tank:
+    """
+    Holds spans, metrics and logs in bounded memory and delivers them by OTLP/HTTP.
+
+    Every argument left out is read from the environment (`SURGETANK_*`, then `OTEL_*`) or takes
+    its default; `docs/configuration.md` lists them all.
+
+    Args:
+        endpoint: Base URL; each signal adds its path (`/v1/traces` …). Default `http://localhost:4318`.
+        spans: Limits of the spans' buffer.
+        metrics: Limits of the metric data points' buffer.
+        logs: Limits of the log records' buffer.
+        headers: Sent with every request, such as credentials.
+        timeout: Seconds for one attempt. Default 10.
+        compression: `gzip` (default), `deflate` or `none`.
+        certificate_file: CA certificates (PEM) to trust instead of the system's.
+        client_key_file: Key (PEM) for mutual TLS.
+        client_certificate_file: Certificate (PEM) for mutual TLS.
+        proxy: URL of an HTTP proxy; empty for none; left out, the environment decides.
+        timing: Backoff and cooldown.
+        shutdown_timeout: Seconds for all signals together. Default 5.
+        metric_export_interval: Seconds between metric collections. Default 60.
+        is_critical: Decides which spans (`ReadableSpan`) and log records (`LogItem`) go into the
+            critical lane; default: status ERROR, severity ERROR and above.
+        handle_sigterm: Whether to deliver what is held when a SIGTERM would simply kill. Default yes.
+        clock: Time; for tests.
+        make_sender: Makes a signal's way to the network; for tests.
+
+    Raises:
+        ConfigError: A setting is outside its range, or two contradict each other.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        spans: BufferConfig | None = None,
+        metrics: BufferConfig | None = None,
+        logs: BufferConfig | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        compression: Compression | None = None,
+        certificate_file: str | None = None,
+        client_key_file: str | None = None,
+        client_certificate_file: str | None = None,
+        proxy: str | None = None,
+        timing: Timing | None = None,
+        shutdown_timeout: float | None = None,
+        metric_export_interval: float | None = None,
+        is_critical: Callable[[Any], bool] | None = None,
+        handle_sigterm: bool = True,
+        clock: Clock | None = None,
+        make_sender: Callable[[OutletConfig, Clock], Sender] | None = None,
+    ) -> None:
+
+        self._config = config.resolve(
+            spans=spans,
+            metrics=metrics,
+            logs=logs,
+            timing=timing,
+            shutdown_timeout=shutdown_timeout,
+            metric_export_interval=metric_export_interval,
+            endpoint=endpoint,
+            headers=headers,
+            timeout=timeout,
+            compression=compression,
+            certificate_file=certificate_file,
+            client_key_file=client_key_file,
+            client_certificate_file=client_certificate_file,
+            proxy=proxy,
+        )
+        self._clock: Clock = clock or SystemClock()
+        self._endpoints: dict[str, Endpoint] = {}
+        codecs: list[Codec] = [SpanCodec(), MetricCodec(), LogCodec()]
+        self._pipelines = {
+            codec.signal: self._make_pipeline(codec, is_critical, make_sender or _http_sender) for codec in codecs
+        }
+        self._span_processor: TankSpanProcessor | None = None
+        self._log_record_processor: TankLogRecordProcessor | None = None
+        self._metric_reader: TankMetricReader | None = None
+        self._renew_locks()
+        self._shared_deadline = float("-inf")
+        self._has_reported = False
+        lifecycle.watch(self, handle_sigterm=handle_sigterm)
+
+    @property
+    def span_processor(self) -> TankSpanProcessor:
+        """For `TracerProvider.add_span_processor`; the same object each time."""
+        with self._doors_lock:
+            if self._span_processor is None:
+                self._span_processor = TankSpanProcessor(
+                    self._pipelines[Signal.SPANS], lambda: self._shut_door(Signal.SPANS)
+                )
+            return self._span_processor
+
+    @property
+    def log_record_processor(self) -> TankLogRecordProcessor:
+        """For `LoggerProvider.add_log_record_processor`; the same object each time."""
+        with self._doors_lock:
+            if self._log_record_processor is None:
+                self._log_record_processor = TankLogRecordProcessor(
+                    self._pipelines[Signal.LOGS], lambda: self._shut_door(Signal.LOGS)
+                )
+            return self._log_record_processor
+
+    @property
+    def metric_reader(self) -> TankMetricReader:
+        """For `MeterProvider(metric_readers=[…])`; the same object each time, and good for one provider."""
+        with self._doors_lock:
+            if self._metric_reader is None:
+                environment = Environment()
+                self._metric_reader = TankMetricReader(
+                    self._pipelines[Signal.METRICS],
+                    lambda: self._shut_door(Signal.METRICS),
+                    self._clock,
+                    interval=self._config.metric_export_interval,
+                    timeout=self._config.metric_export_timeout,
+                    preferred_temporality=preferred_temporality(environment),
+                    preferred_aggregation=preferred_aggregation(environment),
+                )
+            return self._metric_reader
+
+    def stats(self) -> TankStats:
+        """Return the books of the three signals; `unaccounted` is 0 in each, at every moment."""
+        stats = {signal: pipeline.stats() for signal, pipeline in self._pipelines.items()}
+        return TankStats(spans=stats[Signal.SPANS], metrics=stats[Signal.METRICS], logs=stats[Signal.LOGS])
+
+    def force_flush(self, timeout: float = 5.0) -> bool:
+        """
+        Collect metrics, and deliver everything that was offered before this call.
+
+        Args:
+            timeout: Seconds after which to return, whatever the endpoint does.
+
+        Returns:
+            True only if everything was delivered.
+        """
+        if self.is_entered_here():
+            # Called by a signal handler that interrupted us: what it waits for could not happen.
+            return False
+        deadline = self._clock.monotonic() + max(0.0, timeout)
+        collected = True
+        if self._metric_reader is not None:
+            collected = self._metric_reader.collect_within(timeout)
+        left = deadline - self._clock.monotonic()
+        flushes = [(pipeline, pipeline.begin_flush(left)) for pipeline in self._pipelines.values()]
+        # Each is ended, whatever became of the others.
+        succeeded = [pipeline.end_flush(flush) for pipeline, flush in flushes]
+        return collected and all(succeeded)
+
+    def shutdown(self, timeout: float | None = None) -> bool:
+        """
+        Refuse offers, deliver what there is, give up the rest, and say in one log line what became of everything.
+
+        Args:
+            timeout: Seconds for all signals together; default `shutdown_timeout`.
+
+        Returns:
+            True if nothing had to be given up. A second call does nothing and returns True.
+        """
+        if self.is_entered_here():
+            # See `force_flush`: end on another thread, as soon as the interrupted change is complete.
+            threading.Thread(target=self.shutdown, args=(timeout,), name="surgetank-shutdown").start()
+            return False
+        with self._shutdown_lock:
+            budget = self._config.shutdown_timeout if timeout is None else max(0.0, timeout)
+            is_clean = self._shut(list(Signal), self._clock.monotonic() + budget)
+            lifecycle.forget(self)
+            self._report()
+        return is_clean
+
+    def before_fork(self) -> None:
+        """Come to a state that can be copied; called by the fork hook."""
+        if self._metric_reader is not None:
+            self._metric_reader.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on; called by the fork hook."""
+        if self._metric_reader is not None:
+            self._metric_reader.after_fork_in_parent()
+
+    def after_fork_in_child(self) -> None:
+        """Start anew with empty buffers and no sockets; called by the fork hook."""
+        self._renew_locks()
+        for endpoint in self._endpoints.values():
+            endpoint.forget()
+        for pipeline in self._pipelines.values():
+            pipeline.after_fork_in_child()
+        if self._metric_reader is not None:
+            self._metric_reader.after_fork_in_child()
+
+    def is_entered_here(self) -> bool:
+        """Whether the calling thread is in the middle of a change: true only in signal handlers and destructors."""
+        return any(pipeline.is_entered_here() for pipeline in self._pipelines.values())
+
+    def _renew_locks(self) -> None:
+        self._doors_lock = threading.Lock()
+        self._shutdown_lock = threading.RLock()
+
+    def _make_pipeline(
+        self,
+        codec: Codec,
+        is_critical: Callable[[Any], bool] | None,
+        make_sender: Callable[[OutletConfig, Clock], Sender],
+    ) -> Pipeline:
+        outlet = self._config.outlets[codec.signal]
+        name = _place(outlet.url)
+        return Pipeline(
+            limits=self._config.limits[codec.signal],
+            timing=self._config.timing,
+            codec=codec,
+            sender=make_sender(outlet, self._clock),
+            endpoint=self._endpoints.setdefault(name, Endpoint(name, self._clock)),
+            clock=self._clock,
+            timeout=outlet.timeout,
+            compression=outlet.compression,
+            is_critical=None if codec.signal is Signal.METRICS else is_critical,
+            context=suppressed,
+        )
+
+    def _shut_door(self, signal: Signal) -> None:
+        """Close one signal, as its provider asks; providers that close in a row share one deadline."""
+        with self._shutdown_lock:
+            now = self._clock.monotonic()
+            if now > self._shared_deadline + SAME_SHUTDOWN:
+                self._shared_deadline = now + self._config.shutdown_timeout
+            self._shut([signal], max(now, self._shared_deadline))
+
+    def _shut(self, signals: list[Signal], deadline: float) -> bool:
+        if Signal.METRICS in signals and self._metric_reader is not None:
+            self._metric_reader.stop(COLLECT_SHARE * max(0.0, deadline - self._clock.monotonic()))
+        pipelines = [self._pipelines[signal] for signal in signals]
+        # All begin before any is waited for: they deliver side by side.
+        begun = [(pipeline, flush) for pipeline in pipelines if (flush := pipeline.begin_shutdown(deadline))]
+        return sum([pipeline.end_shutdown(flush) for pipeline, flush in begun]) == 0
+
+    def _report(self) -> None:
+        """Log the law once, a clause for each signal that was used."""
+        if self._has_reported:
+            return
+        self._has_reported = True
+        stats = {signal: pipeline.stats() for signal, pipeline in self._pipelines.items()}
+        clauses = [_clause(signal, books) for signal, books in stats.items() if books.offered]
+        lost = any(books.dropped or books.rejected for books in stats.values())
+        if clauses:
+            _logger.log(logging.WARNING if lost else logging.INFO, "shut down: %s", "; ".join(clauses))
+
+
+def _http_sender(outlet: OutletConfig, clock: Clock) -> Sender:
+    # Imported here and not at the top, because urllib3 is most of what importing this module
+    # would cost; and not by the first `send`, where a fork could leave the import's lock taken.
+    from surgetank.delivery.otlp_http import HttpSender
+
+    return HttpSender(outlet, clock)
+
+
+def _place(url: str) -> str:
+    """Return scheme, host and port of a URL: what signals share, and what may be logged."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
+
+def _clause(signal: Signal, books: SignalStats) -> str:
+    dropped = ", ".join(f"{reason} {count}" for reason, count in sorted(books.dropped.items())) or "0"
+    return (
+        f"{signal.value} offered {books.offered}, delivered {books.delivered}, "
+        f"rejected {books.rejected}, dropped {dropped}, unaccounted {books.unaccounted}"
+    )
