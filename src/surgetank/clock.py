@@ -13,3 +13,4 @@ class SystemClock:
 
     monotonic = staticmethod(time.monotonic)
     now = staticmethod(time.time)
+    sleep = staticmethod(time.sleep)

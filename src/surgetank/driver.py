@@ -52,11 +52,18 @@ class Loop:
         name: The thread's name, as profilers and debuggers show it.
         step: Does a bit of work and returns the seconds until the next is worth while.
         context: Surrounds the thread's whole life.
+        is_threaded: False where there shall be no thread: the loop then only takes note of being woken.
     """
 
     def __init__(
-        self, name: str, step: Callable[[], float], context: Callable[[], AbstractContextManager[object]]
+        self,
+        name: str,
+        step: Callable[[], float],
+        context: Callable[[], AbstractContextManager[object]],
+        *,
+        is_threaded: bool = True,
     ) -> None:
+        self._is_threaded = is_threaded
         self._name = name
         self._step = step
         self._context = context
@@ -68,7 +75,7 @@ class Loop:
         # `SimpleQueue` is the one stdlib signal whose `put` is documented as re-entrant.
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._is_stopping = False
-        self._can_start = True
+        self._can_start = self._is_threaded
         self._start_lock = threading.Lock()
         self._has_failed = False
 
@@ -81,7 +88,8 @@ class Loop:
         """Make the loop take its next step now, starting the thread if need be."""
         if self._thread is None and self._can_start:
             self._start()
-        self._bell.put(None)
+        if self._thread is not None:
+            self._bell.put(None)
 
     def stop(self) -> None:
         """Let the thread end after its present step; does not wait for it."""

@@ -189,6 +189,9 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds since the epoch; for stamps that leave the process."""
 
+    def sleep(self, seconds: float) -> None:
+        """Let that much time pass on the calling thread."""
+
 
 def _no_drops() -> Mapping[str, int]:
     return MappingProxyType({})

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
@@ -48,6 +47,8 @@ class Pipeline:
         is_critical: The user's own idea of what is critical; None for the codec's.
         context: Surrounds our threads' lives.
         rng: The source of jitter.
+        is_threaded: False: nothing happens by itself; `run_once`, `force_flush` and `shutdown` do the
+            work on their caller's thread. For tests, and for platforms without threads.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Pipeline:
         is_critical: Callable[[Any], bool] | None = None,
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
         rng: random.Random | None = None,
+        is_threaded: bool = True,
     ) -> None:
         self.signal: Final = codec.signal
         self.limits: Final = limits
@@ -91,8 +93,10 @@ class Pipeline:
             is_closed_off=lambda: self._worker.is_closed_off,
             on_sealed=self._wake_delivery,
         )
-        self._sealer_loop = Loop(f"surgetank-{self.signal.value}-sealer", self._seal_step, self._context)
-        self._delivery_loop = Loop(f"surgetank-{self.signal.value}-delivery", self.deliver_step, self._context)
+        self._sealer_loop, self._delivery_loop = (
+            Loop(f"surgetank-{self.signal.value}-{name}", step, self._context, is_threaded=is_threaded)
+            for name, step in (("sealer", self.seal_step), ("delivery", self.deliver_step))
+        )
         self._shutdown_lock = threading.Lock()
         self._is_shut_down = False
         self._estimate = codec.estimate
@@ -222,13 +226,14 @@ class Pipeline:
 
     def run_once(self) -> float:
         """Step sealing and delivery on the calling thread; return the seconds until the next step is worth while."""
-        return min(self._sealer.step(), self.deliver_step())
+        return min(self.seal_step(), self.deliver_step())
 
     def deliver_step(self) -> float:
         """Send at most one batch on the calling thread; return the seconds until the next step is worth while."""
         return self._worker.step()
 
-    def _seal_step(self) -> float:
+    def seal_step(self) -> float:
+        """Encode a slice and seal what is due, on the calling thread; return as `deliver_step` does."""
         rest = self._sealer.step()
         overdue_at = self._worker.overdue_at()
         if overdue_at == FOREVER:
@@ -247,7 +252,7 @@ class Pipeline:
         with self._context():
             while not flush.is_over and (left := flush.deadline - self._clock.monotonic()) > 0:
                 if (rest := self.run_once()) > 0:
-                    time.sleep(min(rest, left))
+                    self._clock.sleep(min(rest, left))
 
     def _wake_sealer(self) -> None:
         self._buffer.wake_at = 0

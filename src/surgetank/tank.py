@@ -62,6 +62,8 @@ class Tank:
         is_critical: Decides which spans (`ReadableSpan`) and log records (`LogItem`) go into the
             critical lane; default: status ERROR, severity ERROR and above.
         handle_sigterm: Whether to deliver what is held when a SIGTERM would simply kill. Default yes.
+        is_threaded: False: nothing happens by itself; `force_flush` and `shutdown` do all work on their caller's
+            thread. For tests, and for platforms without threads. Default True.
         clock: Time; for tests.
         make_sender: Makes a signal's way to the network; for tests.
 
@@ -88,6 +90,7 @@ class Tank:
         metric_export_interval: float | None = None,
         is_critical: Callable[[Any], bool] | None = None,
         handle_sigterm: bool = True,
+        is_threaded: bool = True,
         clock: Clock | None = None,
         make_sender: Callable[[OutletConfig, Clock], Sender] | None = None,
     ) -> None:
@@ -109,6 +112,7 @@ class Tank:
             proxy=proxy,
         )
         self._clock: Clock = clock or SystemClock()
+        self._is_threaded = is_threaded
         self._endpoints: dict[str, Endpoint] = {}
         codecs: list[Codec] = [SpanCodec(), MetricCodec(), LogCodec()]
         self._pipelines = {
@@ -156,6 +160,7 @@ class Tank:
                     timeout=self._config.metric_export_timeout,
                     preferred_temporality=preferred_temporality(environment),
                     preferred_aggregation=preferred_aggregation(environment),
+                    is_threaded=self._is_threaded,
                 )
             return self._metric_reader
 
@@ -255,6 +260,7 @@ class Tank:
             compression=outlet.compression,
             is_critical=None if codec.signal is Signal.METRICS else is_critical,
             context=suppressed,
+            is_threaded=self._is_threaded,
         )
 
     def _shut_door(self, signal: Signal) -> None:

@@ -88,4 +88,12 @@ def _part(held: HeldBatch, suffix: str, raw: bytes, items: int) -> HeldBatch:
         raw_size=len(raw),
         body=compress([raw], held.batch.encoding),
     )
-    return HeldBatch(batch=batch, first_seq=held.first_seq, family=held.family)
+    return HeldBatch(
+        batch=batch,
+        first_seq=held.first_seq,
+        family=held.family,
+        # A part of a batch that was taken for poison need not prove it from the start again,
+        # but one more refusal while others get through it must be.
+        strikes=max(0, held.strikes - 1),
+        refused_after=held.refused_after,
+    )

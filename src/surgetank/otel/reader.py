@@ -57,6 +57,7 @@ class TankMetricReader(MetricReader):
         timeout: float,
         preferred_temporality: dict[type, AggregationTemporality],
         preferred_aggregation: dict[type, Aggregation],
+        is_threaded: bool = True,
     ) -> None:
         super().__init__(preferred_temporality=preferred_temporality, preferred_aggregation=preferred_aggregation)
         self._pipeline = pipeline
@@ -69,7 +70,7 @@ class TankMetricReader(MetricReader):
         self._is_shut_down = False
         self._collect_lock = threading.Lock()
         # Not one of our own threads in the sense of `own_work`: it runs the application's callbacks.
-        self._ticker = Loop("surgetank-metrics-reader", self._tick, nullcontext)
+        self._ticker = Loop("surgetank-metrics-reader", self._tick, nullcontext, is_threaded=is_threaded)
         self._begin_ticking()
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:

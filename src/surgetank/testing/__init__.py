@@ -37,6 +37,10 @@ class ManualClock:
         """Seconds since the epoch, as far as this clock knows."""
         return self._now
 
+    def sleep(self, seconds: float) -> None:
+        """Let time pass without waiting for it."""
+        self.advance(seconds)
+
     def advance(self, seconds: float) -> None:
         """Let time pass. Raises ValueError when asked to go back."""
         if seconds < 0:

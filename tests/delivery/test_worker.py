@@ -1,0 +1,308 @@
+"""The delivery worker against a scripted sender: every verdict, and what becomes of the batch."""
+
+import random
+
+import pytest
+from fakes.batches import held
+from fakes.requests import span_batch
+
+from surgetank.buffer.buffer import Buffer
+from surgetank.config import BufferConfig, Environment, Timing, resolve_limits
+from surgetank.delivery.outlet import Outlet
+from surgetank.delivery.worker import REFUSALS_BEFORE_ASIDE, Worker
+from surgetank.model import BreakerState, Outcome, Signal, Verdict
+from surgetank.testing import ManualClock, ScriptedSender, delivered, hold, permanent, retry, silence, too_large
+
+STEADY = Timing(jitter=0.0)
+
+
+class Listener:
+    """An observer that only remembers."""
+
+    def __init__(self):
+        self.evidence = []
+        self.verdicts = []
+
+    def heard(self, worker, evidence):
+        self.evidence.append(evidence)
+
+    def settled(self, worker, verdict):
+        self.verdicts.append(verdict)
+
+
+class Bench:
+    """A worker on a buffer that is filled with sealed batches directly."""
+
+    def __init__(self, script=(), otherwise=None, threshold=1000):
+        self.clock = ManualClock(0.0)
+        self.sender = ScriptedSender(script, otherwise)
+        limits = resolve_limits(Signal.SPANS, BufferConfig(max_size=100_000), Environment({}))
+        self.buffer = Buffer(limits, on_work=lambda: None)
+        self.listener = Listener()
+        outlet = Outlet(threshold, STEADY, random.Random(0))
+        self.worker = Worker(self.buffer, self.sender, outlet, self.listener, self.clock, timeout=10.0)
+
+    def queue(self, batch):
+        """Bring a sealed batch in by the front door, so that the books know it."""
+        for _ in range(batch.batch.items):
+            self.buffer.offer(object(), 100, is_critical=False)
+        lane, entries = self.buffer.take_slice(batch.batch.items)
+        batch.first_seq = entries[0][2]
+        self.buffer.sealed(batch, released=100 * len(entries), next_seq=None)
+
+    def run(self, steps=1000, until=None):
+        """Step, letting time pass as the worker asks, until nothing is left or `until` holds."""
+        for _ in range(steps):
+            if until is not None and until():
+                return
+            rest = self.worker.step()
+            if rest == float("inf"):
+                return
+            self.clock.advance(rest)
+        raise AssertionError(f"not done after {steps} steps")
+
+    @property
+    def stats(self):
+        return self.buffer.stats(self.worker.breaker)
+
+
+def test_a_delivered_batch_leaves_the_books_and_the_memory():
+    """Nothing is charged for it any more."""
+    bench = Bench()
+    bench.queue(held(3))
+
+    bench.run()
+
+    stats = bench.stats
+    assert (stats.delivered, stats.queued, stats.memory_bytes, stats.unaccounted) == (3, 0, 0, 0)
+
+
+def test_rejected_items_of_a_partial_success_are_counted_and_not_sent_again():
+    """200 with `rejected: 2` of five is three delivered, two rejected."""
+    bench = Bench([delivered(rejected=2)])
+    bench.queue(held(5))
+
+    bench.run()
+
+    assert (bench.stats.delivered, bench.stats.rejected) == (3, 2)
+    assert len(bench.sender.sent) == 1
+
+
+def test_the_same_bytes_are_sent_on_every_attempt():
+    """A retry is the same batch with the same identifier."""
+    bench = Bench([retry(), silence(), retry()])
+    bench.queue(held(2, body=b"payload"))
+
+    bench.run()
+
+    assert len(bench.sender.sent) == 4
+    assert len({id(batch) for batch in bench.sender.sent}) == 1
+    assert bench.stats.delivered == 2
+
+
+def test_an_item_in_flight_is_in_the_books_as_such():
+    """Between lease and verdict the items are neither queued nor gone."""
+    seen = []
+
+    def look(batch):
+        seen.append(bench.stats)
+        return delivered()
+
+    bench = Bench([look])
+    bench.queue(held(4))
+
+    bench.run()
+
+    assert (seen[0].in_flight, seen[0].queued, seen[0].unaccounted) == (4, 0, 0)
+    assert seen[0].memory_bytes > 0
+
+
+def test_batches_leave_oldest_first():
+    """First in, first out, through retries too."""
+    bench = Bench([retry(), delivered(), silence()])
+    for name in ("one", "two", "three"):
+        bench.queue(held(name=name))
+
+    bench.run()
+
+    order = [batch.id for batch in bench.sender.sent]
+    assert order == ["one", "one", "two", "two", "three"]
+
+
+def test_a_batch_that_is_too_large_is_sent_in_halves_until_it_fits():
+    """413 above three items: eight arrive as parts, none is lost, none twice."""
+    bench = Bench(otherwise=lambda batch: too_large() if batch.items > 3 else delivered())
+    bench.queue(span_batch(range(8)))
+
+    bench.run()
+
+    assert bench.stats.delivered == 8
+    assert [batch.items for batch in bench.sender.sent] == [8, 4, 2, 2, 4, 2, 2]
+
+
+def test_a_single_item_that_is_too_large_is_rejected():
+    """There is nothing left to cut."""
+    bench = Bench(otherwise=too_large())
+    bench.queue(span_batch(range(4)))
+
+    bench.run()
+
+    assert (bench.stats.delivered, bench.stats.rejected, bench.stats.queued) == (0, 4, 0)
+
+
+@pytest.mark.parametrize("poison", [{0}, {7}, {3, 4}, {1, 6}, set(range(4, 8))])
+def test_poison_items_are_rejected_and_their_neighbours_delivered(poison):
+    """A receiver that answers 400 to any request with a poison item gets all the others."""
+    from fakes.requests import span_numbers
+
+    arrived = []
+
+    def receiver(batch):
+        numbers = span_numbers(batch)
+        if poison & set(numbers):
+            return permanent()
+        arrived.extend(numbers)
+        return delivered()
+
+    bench = Bench(otherwise=receiver)
+    bench.queue(span_batch(range(8)))
+
+    bench.run()
+
+    assert arrived == [n for n in range(8) if n not in poison]
+    assert (bench.stats.delivered, bench.stats.rejected) == (8 - len(poison), len(poison))
+
+
+def test_a_receiver_that_refuses_everything_does_not_draw_a_request_per_item():
+    """Patience runs out after 64 single rejections, and sooner the next time."""
+    bench = Bench(otherwise=permanent())
+    bench.queue(span_batch(range(512)))
+    bench.run()
+    first = len(bench.sender.sent)
+    bench.queue(span_batch(range(512)))
+    bench.run()
+    second = len(bench.sender.sent) - first
+
+    assert bench.stats.rejected == 1024
+    assert first < 200
+    assert second < 60
+
+
+def test_a_batch_that_is_not_a_request_is_rejected_whole():
+    """Bytes that cannot be cut (a defect, or damage) must not block the line for ever."""
+    bench = Bench(otherwise=permanent())
+    bench.queue(held(2, body=b"\xff\xff\xff"))
+
+    bench.run()
+
+    assert bench.stats.rejected == 2
+
+
+def test_one_batch_that_keeps_failing_does_not_block_the_others():
+    """After three refusals it steps aside; after five strikes it is cut like poison."""
+    from fakes.requests import span_numbers
+
+    def receiver(batch):
+        return retry() if 666 in span_numbers(batch) else delivered()
+
+    bench = Bench(otherwise=receiver)
+    bench.queue(span_batch([665, 666]))
+    for number in range(20):
+        bench.queue(span_batch([number]))
+    bench.run(until=lambda: bench.stats.delivered == 20)
+    assert len(bench.sender.sent) <= 20 + REFUSALS_BEFORE_ASIDE
+    for number in range(100, 110):
+        bench.run(until=lambda: bench.clock.monotonic() > 1000 * (number - 98), steps=100_000)
+        bench.queue(span_batch([number]))
+    bench.run(steps=100_000)
+
+    assert (bench.stats.delivered, bench.stats.rejected) == (31, 1)
+
+
+def test_in_an_outage_no_batch_is_taken_for_poison():
+    """Refusals count against a batch only when others get through meanwhile."""
+    bench = Bench([retry()] * 200, threshold=10)
+    for number in range(4):
+        bench.queue(span_batch([number]))
+
+    bench.run()
+
+    assert (bench.stats.delivered, bench.stats.rejected) == (4, 0)
+
+
+def test_a_hold_opens_the_breaker_at_once_and_keeps_the_batch():
+    """401 is not an attempt to repeat soon; people repair it."""
+    bench = Bench([hold()])
+    bench.queue(held(2))
+
+    bench.worker.step()
+
+    assert bench.worker.breaker is BreakerState.OPEN
+    assert bench.stats.queued == 2
+
+
+def test_while_the_breaker_is_open_nothing_is_sent():
+    """One attempt per cooldown, as a probe."""
+    bench = Bench(otherwise=silence(), threshold=2)
+    bench.queue(held())
+    for _ in range(10_000):
+        rest = bench.worker.step()
+        bench.clock.advance(max(rest, 0.01))
+        if bench.clock.monotonic() > 300:
+            break
+
+    # 2 to open it, then probes after 1, 2, 4, 8, 16 and then every 30 seconds.
+    assert len(bench.sender.sent) <= 2 + 5 + 300 // 30
+
+
+def test_a_sender_that_raises_costs_neither_the_batch_nor_the_thread():
+    """A defect in the sender is a failed attempt."""
+
+    def broken(batch):
+        raise OSError("defect")
+
+    bench = Bench([broken])
+    bench.queue(held(2))
+
+    bench.run()
+
+    assert bench.listener.verdicts[0].cause == "OSError"
+    assert bench.stats.delivered == 2
+
+
+def test_a_verdict_that_claims_too_many_rejections_is_not_believed():
+    """A receiver cannot reject more than it was sent."""
+    bench = Bench([Verdict(outcome=Outcome.DELIVERED, cause="200", rejected=99)])
+    bench.queue(held(2))
+
+    bench.run()
+
+    assert (bench.stats.delivered, bench.stats.rejected, bench.stats.unaccounted) == (0, 2, 0)
+
+
+def test_no_attempt_outlasts_a_shutdown_deadline():
+    """The sender is given what is left, and a little at least."""
+    bench = Bench([retry(), retry(), retry()])
+    bench.queue(held())
+    bench.worker.hurry(deadline=0.7)
+
+    bench.run()
+
+    assert bench.sender.timeouts[0] == pytest.approx(0.7)
+    assert bench.sender.timeouts[1] == pytest.approx(0.2)
+    assert bench.sender.timeouts[-1] == pytest.approx(0.05)
+
+
+def test_a_lease_that_was_given_up_is_void():
+    """An answer that comes after the shutdown deadline changes nothing."""
+
+    def too_late(batch):
+        bench.buffer.abandon()
+        return delivered()
+
+    bench = Bench([too_late])
+    bench.queue(held(3))
+
+    bench.worker.step()
+
+    assert (bench.stats.delivered, dict(bench.stats.dropped), bench.stats.unaccounted) == (0, {"shutdown": 3}, 0)

@@ -1,0 +1,55 @@
+"""A span pipeline without threads or sockets, and what a receiver has seen of it."""
+
+import random
+
+from fakes.requests import span, span_numbers
+
+from surgetank.config import BufferConfig, Environment, Timing, resolve_limits
+from surgetank.delivery.endpoint import Endpoint
+from surgetank.model import Signal
+from surgetank.otlp.spans import SpanCodec
+from surgetank.pipeline import Pipeline
+from surgetank.testing import ManualClock, ScriptedSender
+
+
+class Rig:
+    """A stepped pipeline under a manual clock, with a receiver that decodes what it takes."""
+
+    def __init__(self, script=(), otherwise=None, *, timing=None, seed=0, **limits):
+        self.clock = ManualClock(1000.0)
+        self.sender = ScriptedSender(script, otherwise)
+        self.endpoint = Endpoint("http://collector:4318", self.clock)
+        self.limits = resolve_limits(Signal.SPANS, BufferConfig(**limits), Environment({}))
+        self.pipeline = Pipeline(
+            limits=self.limits,
+            timing=timing or Timing(),
+            codec=SpanCodec(),
+            sender=self.sender,
+            endpoint=self.endpoint,
+            clock=self.clock,
+            rng=random.Random(seed),
+            is_threaded=False,
+        )
+
+    def offer(self, *numbers, size=0, is_error=False):
+        """Offer numbered spans, each with an attribute of `size` characters."""
+        for number in numbers:
+            attributes = {"payload": "x" * size} if size else None
+            self.pipeline.offer(span(number, attributes=attributes, is_error=is_error))
+
+    def seal(self, steps=10_000):
+        """Encode all that waits and seal it, letting the schedule delay pass."""
+        for _ in range(steps):
+            rest = self.pipeline.seal_step()
+            if rest == float("inf"):
+                return
+            self.clock.advance(rest)
+        raise AssertionError("the sealer never came to rest")
+
+    def sent_numbers(self):
+        """Return the numbers in all requests that were sent, in order."""
+        return [number for batch in self.sender.sent for number in span_numbers(batch)]
+
+    @property
+    def stats(self):
+        return self.pipeline.stats()

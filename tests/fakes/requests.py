@@ -1,0 +1,57 @@
+"""Real OTLP requests of numbered spans, made with our encoder and read back with the official classes."""
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
+
+from surgetank.model import Batch, HeldBatch, Lane, Signal
+from surgetank.otlp.compression import compress, decompress
+from surgetank.otlp.spans import SpanCodec
+
+_RESOURCE = Resource({"service.name": "test"})
+_SCOPE = InstrumentationScope("test")
+
+
+def span(number, *, attributes=None, is_error=False):
+    """Return an ended span that carries `number` as its span id (plus one, for zero is no id)."""
+    return ReadableSpan(
+        name=f"span {number}",
+        context=SpanContext(0xA0, number + 1, is_remote=False, trace_flags=TraceFlags(1)),
+        resource=_RESOURCE,
+        attributes=attributes or {},
+        status=Status(StatusCode.ERROR if is_error else StatusCode.UNSET),
+        start_time=1,
+        end_time=2,
+        instrumentation_scope=_SCOPE,
+    )
+
+
+def span_batch(numbers):
+    """Return a sealed, gzip'd batch of numbered spans."""
+    request = SpanCodec().open()
+    for number in numbers:
+        request.add(span(number))
+    batch = Batch(
+        id="batch",
+        signal=Signal.SPANS,
+        lane=Lane.NORMAL,
+        items=request.items,
+        body=compress(request.pieces(), "gzip"),
+        raw_size=request.size,
+        encoding="gzip",
+        created=0.0,
+    )
+    return HeldBatch(batch=batch, first_seq=1)
+
+
+def span_numbers(batch):
+    """Return the numbers of the spans in a batch, in order."""
+    message = ExportTraceServiceRequest.FromString(decompress(batch.body, batch.encoding))
+    return [
+        int.from_bytes(span.span_id, "big") - 1
+        for resource in message.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
