@@ -262,8 +262,7 @@ class Pipeline:
         self._delivery_loop.wake()
 
     def _join_endpoint(self) -> None:
-        drained = max(2 * self.limits.max_export_batch_size, self.limits.max_size // 10)
-        self._endpoint.join(Member(self.signal, self._worker, self.stats, min(drained, self.limits.max_size)))
+        self._endpoint.join(Member(self.signal, self._worker, self.stats, self._buffer.has_left))
 
 
 def _guarded(is_critical: Callable[[Any], bool]) -> Callable[[Any], bool]:

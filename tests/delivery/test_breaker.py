@@ -116,7 +116,19 @@ def test_cooldowns_of_a_fleet_are_spread_by_jitter():
 
 
 def test_another_signals_probe_ends_the_cooldown():
-    """`hasten` lets the probe go now, and does not skip it."""
+    """It lets our probe go at once, and does not replace it."""
+    b = open_breaker()
+
+    b.hear_success()
+
+    assert b.state is BreakerState.HALF_OPEN
+    assert b.allowed_at() == 0.0
+    b.begin(0.25)
+    assert b.allowed_at() == FOREVER
+
+
+def test_an_application_that_waits_ends_the_cooldown():
+    """`hasten` lets the probe go now; the state moves when it goes."""
     b = open_breaker()
 
     b.hasten(0.25)
@@ -194,7 +206,7 @@ class BreakerMachine(RuleBasedStateMachine):
                 assert self.breaker.state is BreakerState.CLOSED
         else:
             self.breaker.fail(self.now, trip=trip)
-            if was is BreakerState.HALF_OPEN or trip:
+            if trip:
                 assert self.breaker.state is BreakerState.OPEN
 
     @rule()
@@ -203,6 +215,10 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @rule()
     def another_signal_gets_through(self):
+        self.breaker.hear_success()
+
+    @rule()
+    def the_application_waits(self):
         self.breaker.hasten(self.now)
 
     @invariant()

@@ -332,6 +332,11 @@ class Buffer:
         """Whether a sealed batch waits."""
         return len(self._queue) > 0
 
+    def has_left(self, mark: int) -> bool:
+        """Whether nothing with an offer number up to `mark` is held any more."""
+        with self._section:
+            return self._oldest_seq() > mark
+
     def close(self) -> None:
         """Refuse offers from now on, counted."""
         with self._section:

@@ -106,8 +106,13 @@ class Breaker:
         if self.state is BreakerState.CLOSED:
             self.fail(now)
 
+    def hear_success(self) -> None:
+        """Note that another signal's probe got through: ready for a probe of our own, at once."""
+        if self.state is BreakerState.OPEN:
+            self._move(Event.COOL)
+
     def hasten(self, now: float) -> None:
-        """End the cooldown now: the endpoint was seen alive, or the application wants a last try."""
+        """End the cooldown now: a late answer came, or the application wants a last try."""
         self._cooled_at = min(self._cooled_at, now)
 
     def _open(self, now: float) -> None:

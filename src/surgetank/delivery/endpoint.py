@@ -27,8 +27,8 @@ class Member:
     signal: Signal
     worker: Worker
     stats: Callable[[], SignalStats]
-    backlog_max: int
-    """Items up to which its buffer counts as drained."""
+    has_left: Callable[[int], bool]
+    """Whether everything up to an offer number has left."""
 
 
 class Endpoint:
@@ -46,6 +46,8 @@ class Endpoint:
         self._lock = threading.Lock()
         self._began_at: float | None = None
         self._at_start: dict[Worker, SignalStats] = {}
+        self._marks: dict[Worker, int] | None = None
+        """What had been offered when the first answer came after the outage."""
 
     def join(self, member: Member) -> None:
         """Add a signal."""
@@ -60,6 +62,7 @@ class Endpoint:
     def settled(self, worker: Worker, verdict: Verdict) -> None:
         """Tell people when an outage begins and when it is over."""
         if verdict.outcome in (Outcome.RETRY, Outcome.HOLD):
+            self._marks = None
             if worker.breaker is not BreakerState.CLOSED:
                 self._begin(worker, verdict)
         elif self._began_at is not None:
@@ -88,21 +91,18 @@ class Endpoint:
 
     def _end_if_over(self) -> None:
         now_stats = {worker: member.stats() for worker, member in self._members.items()}
+        # The breaker closes with the first answer; the outage is over for people when
+        # what waited then has left, for only then are the counts final.
+        marks = self._marks = self._marks or {worker: stats.offered for worker, stats in now_stats.items()}
+        if not all(member.has_left(marks.get(worker, 0)) for worker, member in self._members.items()):
+            return
         with self._lock:
-            if self._began_at is None or not self._is_over(now_stats):
+            if self._began_at is None:
                 return
             seconds = self._clock.monotonic() - self._began_at
             self._began_at = None
             lines = [self._account(self._members[w], self._at_start.get(w), stats) for w, stats in now_stats.items()]
         _logger.warning("outage ended at %s after %.1f s: %s", self.name, seconds, "; ".join(filter(None, lines)))
-
-    def _is_over(self, stats: dict[Worker, SignalStats]) -> bool:
-        # The breaker closes with the first answer; the outage is over for people
-        # when what waited has left, for only then are the counts final.
-        return all(
-            s.breaker is BreakerState.CLOSED and s.queued <= self._members[worker].backlog_max
-            for worker, s in stats.items()
-        )
 
     @staticmethod
     def _account(member: Member, before: SignalStats | None, after: SignalStats) -> str:

@@ -50,7 +50,8 @@ class Outlet:
     @property
     def is_closed_off(self) -> bool:
         """Whether there is reason to believe that a batch would not get through now."""
-        return self.breaker.state is not BreakerState.CLOSED or self.breaker.failures > 0
+        state = self.breaker.state
+        return state is BreakerState.OPEN or (state is BreakerState.CLOSED and self.breaker.failures > 0)
 
     def allowed_at(self) -> float:
         """Return the moment (monotonic seconds) from which a batch may be sent; infinity while a probe is out."""
@@ -81,7 +82,7 @@ class Outlet:
         if evidence is Evidence.UNREACHABLE:
             self.breaker.hear_failure(now)
         elif self.breaker.state is BreakerState.OPEN:
-            self.breaker.hasten(now)
+            self.breaker.hear_success()
             self._backoff_until = min(self._backoff_until, now)
 
     def hurry(self, now: float) -> None:

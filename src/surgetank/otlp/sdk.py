@@ -158,7 +158,7 @@ def _read_public_span(span: Any) -> SpanFields:
         trace_state=trace_state,
         parent_id=parent.span_id if parent else None,
         parent_is_remote=parent.is_remote if parent else None,
-        kind=whole(getattr(span.kind, "value", -1), -1, 4) + 1,
+        kind=whole(getattr(span.kind, "value", -1), -1, 2**31) + 1,
         start_time=span.start_time,
         end_time=span.end_time,
         attributes=span.attributes,

@@ -35,14 +35,13 @@ _pack_root: Final = struct.Struct("<H16sH8sHBQBQHI").pack
 _TRACE_ID: Final = 0x100A
 _SPAN_ID: Final = 0x0812
 _PARENT_ID: Final = 0x0822
-_KIND: Final = 0x0030
+_KINDS: Final = {kind: 0x30 | kind << 8 for kind in range(6)}
 _START: Final = 0x39
 _END: Final = 0x41
 _FLAGS: Final = 0x0185
 
 _HAS_IS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
-_KIND_MAX: Final = 5
 _ERROR: Final = 2
 
 _SPAN_BYTES: Final = 1500
@@ -180,7 +179,7 @@ def _fixed(
     flags = _HAS_IS_REMOTE | _IS_REMOTE if parent_is_remote else _HAS_IS_REMOTE
     trace = trace_id.to_bytes(16, "big")
     own = span_id.to_bytes(8, "big")
-    kind = _KIND | kind << 8
+    kind = _KINDS[kind]
     if parent_id is None:
         return _pack_root(_TRACE_ID, trace, _SPAN_ID, own, kind, _START, start, _END, end, _FLAGS, flags)
     parent = parent_id.to_bytes(8, "big")
@@ -198,7 +197,7 @@ def _repaired(
         masked(span_id, 64),
         None if parent_id is None else masked(parent_id, 64),
         parent_is_remote,
-        whole(kind, 0, _KIND_MAX),
+        kind if kind in _KINDS else 0,
         uint64(start),
         uint64(end),
     )

@@ -1,0 +1,268 @@
+"""Configuration: the ADR's names and defaults, what the environment says, and what is refused."""
+
+import dataclasses
+import logging
+
+import pytest
+
+from surgetank import BufferConfig, ConfigError, Signal, Timing
+from surgetank.config import MEBIBYTE, Environment, resolve, resolve_limits, resolve_outlet
+
+
+def limits(signal, config=None, **variables):
+    return resolve_limits(signal, config, Environment(variables))
+
+
+def outlet(signal=Signal.SPANS, variables=None, **given):
+    return resolve_outlet(signal, Environment(variables or {}), **given)
+
+
+@pytest.mark.parametrize(
+    ("signal", "max_size", "megabytes", "strategy", "persistence", "threshold"),
+    [
+        (Signal.SPANS, 2048, 50, "oldest", True, 10),
+        (Signal.METRICS, 5000, 20, "sampling", False, 20),
+        (Signal.LOGS, 5000, 30, "oldest", True, 10),
+    ],
+)
+def test_the_defaults_are_the_adrs(signal, max_size, megabytes, strategy, persistence, threshold):
+    """ADR 018's table, with the logs that it leaves out."""
+    found = limits(signal)
+
+    assert found.max_size == max_size
+    assert found.max_bytes == megabytes * MEBIBYTE
+    assert found.drop_strategy == strategy
+    assert found.persistence_enabled is persistence
+    assert found.circuit_breaker_threshold == threshold
+
+
+def test_a_field_left_out_takes_the_signals_default():
+    """The same record means something else for each signal where it is silent."""
+    config = BufferConfig(max_size=100)
+
+    assert limits(Signal.SPANS, config).drop_strategy == "oldest"
+    assert limits(Signal.METRICS, config).drop_strategy == "sampling"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_size", 0),
+        ("max_size", -1),
+        ("max_size", 2.5),
+        ("max_size", True),
+        ("max_size", "2048"),
+        ("max_memory_mb", 0),
+        ("max_memory_mb", float("nan")),
+        ("max_memory_mb", float("inf")),
+        ("drop_strategy", "random"),
+        ("persistence_enabled", "yes"),
+        ("circuit_breaker_threshold", 0),
+        ("max_export_batch_size", 0),
+        ("max_batch_mb", 65),
+        ("schedule_delay", 0),
+    ],
+)
+def test_a_value_outside_its_range_is_refused_with_field_value_and_range(field, value):
+    """The message says all three."""
+    with pytest.raises(ConfigError) as refused:
+        BufferConfig(**{field: value})
+
+    assert refused.value.field == field
+    assert repr(value) in str(refused.value)
+    assert "permitted" in str(refused.value)
+
+
+def test_a_batch_larger_than_the_buffer_is_refused():
+    """An impossible combination names the field and its range."""
+    with pytest.raises(ConfigError, match=r"max_export_batch_size=512 .* 1 to 100"):
+        BufferConfig(max_size=100, max_export_batch_size=512)
+
+
+def test_a_small_buffer_makes_small_batches_by_itself():
+    """Only a stated contradiction is an error."""
+    assert limits(Signal.SPANS, BufferConfig(max_size=100)).max_export_batch_size == 100
+
+
+def test_a_batch_is_at_most_an_eighth_of_the_byte_limit():
+    """So that sealing can never be what breaks it."""
+    assert limits(Signal.SPANS, BufferConfig(max_memory_mb=1)).max_batch_bytes == MEBIBYTE // 8
+
+
+def test_sampling_is_refused_for_spans_and_logs_rather_than_misunderstood():
+    """It is not built for them."""
+    for signal in (Signal.SPANS, Signal.LOGS):
+        with pytest.raises(ConfigError, match="drop_strategy"):
+            limits(signal, BufferConfig(drop_strategy="sampling"))
+
+
+def test_keywords_win_over_our_variables_and_those_over_the_sdks():
+    """The most explicit word counts."""
+    theirs = {"OTEL_BSP_MAX_QUEUE_SIZE": "1000", "OTEL_BSP_SCHEDULE_DELAY": "2500"}
+    ours = {"SURGETANK_SPANS_MAX_SIZE": "3000"}
+
+    assert limits(Signal.SPANS, **theirs).max_size == 1000
+    assert limits(Signal.SPANS, **theirs).schedule_delay == 2.5
+    assert limits(Signal.SPANS, **theirs, **ours).max_size == 3000
+    assert limits(Signal.SPANS, BufferConfig(max_size=4000), **theirs, **ours).max_size == 4000
+
+
+def test_the_log_processors_variables_are_read_for_logs():
+    """`OTEL_BLRP_*`, in milliseconds."""
+    variables = {"OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "64", "OTEL_BLRP_SCHEDULE_DELAY": "200"}
+
+    found = limits(Signal.LOGS, **variables)
+
+    assert (found.max_export_batch_size, found.schedule_delay) == (64, 0.2)
+
+
+def test_every_field_can_be_set_by_a_variable_of_its_name():
+    """`SURGETANK_<SIGNAL>_<FIELD>`."""
+    values = {
+        "max_size": "77",
+        "max_memory_mb": "7.5",
+        "drop_strategy": "newest",
+        "persistence_enabled": "false",
+        "circuit_breaker_threshold": "7",
+        "max_export_batch_size": "17",
+        "max_batch_mb": "0.5",
+        "schedule_delay": "0.25",
+    }
+    assert set(values) == {field.name for field in dataclasses.fields(BufferConfig)}
+
+    found = limits(Signal.LOGS, **{f"SURGETANK_LOGS_{name.upper()}": text for name, text in values.items()})
+
+    assert found.max_size == 77
+    assert found.max_bytes == int(7.5 * MEBIBYTE)
+    assert found.drop_strategy == "newest"
+    assert found.persistence_enabled is False
+    assert found.circuit_breaker_threshold == 7
+    assert found.max_export_batch_size == 17
+    assert found.max_batch_bytes == MEBIBYTE // 2
+    assert found.schedule_delay == 0.25
+
+
+@pytest.mark.parametrize("text", ["many", "0", "-3", "1e3"])
+def test_a_bad_variable_of_ours_is_refused_by_its_own_name(text):
+    """The user wrote a variable, so the message names it."""
+    with pytest.raises(ConfigError, match="SURGETANK_SPANS_MAX_SIZE"):
+        limits(Signal.SPANS, SURGETANK_SPANS_MAX_SIZE=text)
+
+
+def test_a_bad_variable_of_the_sdks_is_logged_and_ignored(caplog):
+    """As the SDK reads them."""
+    with caplog.at_level(logging.WARNING):
+        found = limits(Signal.SPANS, OTEL_BSP_MAX_QUEUE_SIZE="many")
+
+    assert found.max_size == 2048
+    assert "OTEL_BSP_MAX_QUEUE_SIZE" in caplog.text
+
+
+def test_a_blank_variable_is_an_unset_one():
+    """As the specification has it."""
+    assert limits(Signal.SPANS, SURGETANK_SPANS_MAX_SIZE=" ", OTEL_BSP_MAX_QUEUE_SIZE="").max_size == 2048
+
+
+def test_each_signal_adds_its_path_to_the_base_endpoint():
+    """With or without a slash at the end."""
+    assert outlet(endpoint="http://c:4318").url == "http://c:4318/v1/traces"
+    assert outlet(Signal.LOGS, endpoint="http://c:4318/otlp/").url == "http://c:4318/otlp/v1/logs"
+    assert outlet(Signal.METRICS).url == "http://localhost:4318/v1/metrics"
+
+
+def test_a_per_signal_endpoint_is_used_as_it_stands():
+    """Only the base form gets the path."""
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://base:4318",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://own:9000/here",
+    }
+
+    assert outlet(Signal.SPANS, variables).url == "http://own:9000/here"
+    assert outlet(Signal.LOGS, variables).url == "http://base:4318/v1/logs"
+
+
+@pytest.mark.parametrize("url", ["localhost:4318", "ftp://c", "http://", "http://c:port", "", "http:// c"])
+def test_an_endpoint_that_is_no_url_is_refused(url):
+    """At construction, not at the first send."""
+    if url == "http:// c":
+        pytest.skip("urlsplit takes it, and so does urllib3, which then fails to resolve it")
+    with pytest.raises(ConfigError, match="endpoint"):
+        outlet(endpoint=url)
+
+
+def test_headers_are_read_decoded_and_overridden_by_keyword():
+    """The W3C form, percent-encoded; names are case-insensitive."""
+    variables = {"OTEL_EXPORTER_OTLP_HEADERS": "Api-Key=a%20b, tenant=x=y,,broken"}
+
+    found = outlet(variables=variables, headers={"Tenant": "z"})
+
+    assert dict(found.headers) == {"api-key": "a b", "tenant": "z"}
+
+
+def test_a_header_with_a_line_break_is_refused_without_repeating_its_value():
+    """The value may be a credential."""
+    with pytest.raises(ConfigError) as refused:
+        outlet(headers={"authorization": "Bearer secret\r\nx: y"})
+
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["content-type", "Content-Encoding", "host", "bad name", ""])
+def test_headers_that_are_ours_or_no_headers_are_refused(name):
+    """What describes the body is decided where the body is made."""
+    with pytest.raises(ConfigError, match="headers"):
+        outlet(headers={name: "x"})
+
+
+def test_timeout_and_compression_come_from_the_environment_with_the_sdks_reading():
+    """Seconds, not milliseconds; the signal's own variable first."""
+    variables = {
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "3",
+        "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT": "4.5",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+        "OTEL_EXPORTER_OTLP_LOGS_COMPRESSION": "Deflate",
+    }
+
+    assert (outlet(Signal.SPANS, variables).timeout, outlet(Signal.LOGS, variables).timeout) == (3.0, 4.5)
+    assert outlet(Signal.SPANS, variables).compression == "none"
+    assert outlet(Signal.LOGS, variables).compression == "deflate"
+    assert outlet().compression == "gzip"
+
+
+def test_a_certificate_that_is_not_there_is_refused():
+    """Before anything is sent in the clear or not at all."""
+    with pytest.raises(ConfigError, match="certificate_file"):
+        outlet(certificate_file="/nowhere/ca.pem")
+    with pytest.raises(ConfigError, match="client_key_file"):
+        outlet(variables={"OTEL_EXPORTER_OTLP_CLIENT_KEY": "/nowhere/key.pem"})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"backoff_initial": 0},
+        {"backoff_max": 0.1},
+        {"cooldown_factor": 0.5},
+        {"jitter": 1},
+        {"cooldown_max": float("nan")},
+    ],
+)
+def test_impossible_timing_is_refused(bad):
+    """Each wait has a range, and no maximum lies below its beginning."""
+    with pytest.raises(ConfigError):
+        Timing(**bad)
+
+
+def test_timing_and_deadlines_can_be_set_by_variables():
+    """`SURGETANK_<FIELD>` for what belongs to the whole tank."""
+    found = resolve(
+        variables={
+            "SURGETANK_COOLDOWN_MAX": "90",
+            "SURGETANK_SHUTDOWN_TIMEOUT": "2",
+            "OTEL_METRIC_EXPORT_INTERVAL": "1500",
+        }
+    )
+
+    assert found.timing.cooldown_max == 90
+    assert found.shutdown_timeout == 2
+    assert found.metric_export_interval == 1.5
