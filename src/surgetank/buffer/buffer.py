@@ -3,8 +3,8 @@
 Owns: the intake, the queue, the books, and the note of what is between the two.
 Threads: any; each method is atomic. The lock is held for memory work only: no I/O,
 no logging, no user code, no second lock.
-Invariants: `Books.memory_bytes` never exceeds `max_bytes` by more than `HEADROOM`-
-covered scratch, and `Books.memory_items` never exceeds `max_size`; the accounting law.
+Invariants: `Books.memory_bytes` never exceeds `max_bytes`, nor `Books.memory_items`
+`max_size`; the accounting law.
 
     offer        take_slice     encoded        sealed        lease        settle
     ─────▶ intake ────────▶ encoding ────▶ open ─────▶ queue ─────▶ in flight ─────▶
@@ -27,15 +27,15 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from surgetank.buffer.books import Books
-from surgetank.buffer.drop import victims
+from surgetank.buffer.drop import victims, victims_for_ourselves
 from surgetank.buffer.flush import Flush
 from surgetank.buffer.intake import CHARGED_ONCE_MAX, Entry, Intake
 from surgetank.buffer.queue import BatchQueue
 from surgetank.config import SignalLimits
 from surgetank.model import FOREVER, BreakerState, DropReason, HeldBatch, Lane, SignalStats
 
-# Bytes kept free of waiting objects for the encoder's slice: `SLICE_BYTES` of
-# objects are encoded at a time, and text never grows when encoded.
+# At most so many bytes of objects are encoded at a time, and as much is kept free of
+# waiting objects for the bytes that come of them; of a tiny budget, a sixteenth.
 SLICE_BYTES: Final = 256 * 1024
 
 
@@ -84,9 +84,8 @@ class Buffer:
     def __init__(self, limits: SignalLimits, on_work: Callable[[], None]) -> None:
         self._limits = limits
         self._on_work = on_work
-        # Scratch for one slice; a tiny budget gives up a sixteenth of itself instead.
-        headroom = min(SLICE_BYTES, limits.max_bytes // 16)
-        self._admit_bytes = limits.max_bytes - headroom
+        self._slice_bytes = min(SLICE_BYTES, limits.max_bytes // 16)
+        self._admit_bytes = limits.max_bytes - self._slice_bytes
         self.reset()
 
     def reset(self) -> None:
@@ -182,13 +181,21 @@ class Buffer:
         self._books.drop(reason, items)
         self._tell_flushes_of_loss(seq)
 
+    def _make_room(self, growth: int) -> None:
+        """Evict until our own copies may grow by so many bytes without breaking the limit."""
+        if self._books.memory_bytes + growth <= self._limits.max_bytes:
+            return
+        givers = victims_for_ourselves(self._limits.drop_strategy, self._intake, self._queue)
+        while self._books.memory_bytes + growth > self._limits.max_bytes and (victim := next(givers, None)) is not None:
+            self._evict(victim, DropReason.MEMORY_LIMIT)
+
     def take_slice(self, max_items: int) -> tuple[Lane, list[Entry]]:
-        """Take up to `max_items` waiting objects of one lane, critical first, and at most `SLICE_BYTES` (but at least one)."""
+        """Take up to `max_items` waiting objects of one lane, critical first, of some `SLICE_BYTES` (but at least one)."""
         with self._section:
             lane = Lane.CRITICAL if self._intake.critical else Lane.NORMAL
             taken: list[Entry] = []
             size = 0
-            while len(taken) < max_items and size < SLICE_BYTES and (entry := self._intake.take(lane)) is not None:
+            while len(taken) < max_items and size < self._slice_bytes and (entry := self._intake.take(lane)) is not None:
                 taken.append(entry)
                 size += entry[1]
             if taken:
@@ -210,6 +217,7 @@ class Buffer:
         with self._section:
             if self._is_abandoned:
                 return
+            self._make_room(charged - released)
             self._books.charge(-failed, charged - released)
             if failed:
                 self._between[lane] -= failed
@@ -238,6 +246,7 @@ class Buffer:
                 self._between_seq.pop(lane, None)
             else:
                 self._between_seq[lane] = next_seq
+            self._make_room(held.memory_bytes - released)
             self._queue.append(held)
             self._books.charge(0, held.memory_bytes - released)
 
@@ -276,11 +285,12 @@ class Buffer:
             assert delivered + rejected + left == held.batch.items
             self._books.delivered += delivered
             self._books.rejected += rejected
-            self._books.charge(left - held.batch.items, -held.memory_bytes)
+            growth = sum(part.memory_bytes for part in parts) - held.memory_bytes
+            self._make_room(growth)
+            self._books.charge(left - held.batch.items, growth)
             # Backwards, because each goes before what is equally old.
             for part in reversed(parts):
                 self._queue.put_back(part)
-                self._books.charge(0, part.memory_bytes)
             if rejected:
                 self._tell_flushes_of_loss(held.first_seq)
             self._check_flushes()
@@ -291,9 +301,7 @@ class Buffer:
         with self._section:
             if self._is_abandoned:
                 size = 0
-            givers = victims(self._limits.drop_strategy, Lane.NORMAL, self._intake, self._queue)
-            while self._books.memory_bytes + size > self._limits.max_bytes and (victim := next(givers, None)):
-                self._evict(victim, DropReason.MEMORY_LIMIT)
+            self._make_room(size)
             self._books.charge(0, size)
         try:
             yield

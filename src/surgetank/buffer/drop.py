@@ -26,6 +26,25 @@ def victims(strategy: DropStrategy, newcomer: Lane, intake: Intake, queue: Batch
     """
     if strategy == "newest":
         return
+    yield from _oldest_first(newcomer, intake, queue)
+
+
+def victims_for_ourselves(strategy: DropStrategy, intake: Intake, queue: BatchQueue) -> Iterator[HeldBatch | Entry]:
+    """
+    Remove and yield what gives way when our own working copies need room.
+
+    Where nothing old may give way (`newest`), it is what came last: it would have been
+    refused, had the copies been known when it was offered.
+    """
+    if strategy == "newest":
+        for lane in (Lane.NORMAL, Lane.CRITICAL):
+            while (entry := intake.take_newest(lane)) is not None:
+                yield entry
+        return
+    yield from _oldest_first(Lane.NORMAL, intake, queue)
+
+
+def _oldest_first(newcomer: Lane, intake: Intake, queue: BatchQueue) -> Iterator[HeldBatch | Entry]:
     lanes = (Lane.NORMAL,) if newcomer is Lane.NORMAL else (Lane.NORMAL, Lane.CRITICAL)
     for lane in lanes:
         while (held := queue.evict(lane)) is not None:

@@ -53,7 +53,16 @@ class Intake:
         entries = self.lane(lane)
         if not entries:
             return None
-        entry = entries.popleft()
+        return self._released(entries.popleft())
+
+    def take_newest(self, lane: Lane) -> Entry | None:
+        """Remove and return the newest object of a lane; None when there is none."""
+        entries = self.lane(lane)
+        if not entries:
+            return None
+        return self._released(entries.pop())
+
+    def _released(self, entry: Entry) -> Entry:
         self.memory_bytes -= entry[1]
         assert self.memory_bytes >= 0
         return entry

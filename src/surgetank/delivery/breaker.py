@@ -95,10 +95,10 @@ class Breaker:
 
     def fail(self, now: float, *, trip: bool = False) -> None:
         """Note a failure; `trip` opens the breaker whatever the count."""
-        was_probe, self._probe_is_out = self._probe_is_out, False
+        self._probe_is_out = False
         self.failures += 1
         has_enough = self.state is BreakerState.CLOSED and (trip or self.failures >= self._threshold)
-        if has_enough or (self.state is BreakerState.HALF_OPEN and was_probe):
+        if has_enough or self.state is BreakerState.HALF_OPEN:
             self._open(now)
 
     def hear_failure(self, now: float) -> None:

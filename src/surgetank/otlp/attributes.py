@@ -286,12 +286,12 @@ class AttributeEncoder:
             field_tag: The field's one-byte tag in the message around it.
             out: Takes the pieces.
         """
-        if type(attributes) is not dict:
-            attributes = plain_attributes(attributes)
-        if not attributes:
-            return 0
         before = len(out)
         try:
+            if type(attributes) is not dict:
+                attributes = plain_attributes(attributes)
+            if not attributes:
+                return 0
             return self._encode(attributes.items(), field_tag, out)
         except Exception:
             # Something changed the mapping meanwhile, or a key or value has methods that raise.
