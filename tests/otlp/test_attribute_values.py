@@ -120,8 +120,8 @@ def test_a_value_without_a_text_is_left_out_alone():
 
 
 def test_a_key_of_unknown_type_is_sent_as_its_text():
-    """And one without a text is left out."""
-    assert list(encoded({1: "a", None: "b", ("t",): "c", b"bytes": "d", Raises(): "e"})) == ["1", "None", "('t',)", "bytes"]
+    """None is the empty key, as it is officially; a key without a text is left out."""
+    assert list(encoded({1: "a", None: "b", ("t",): "c", b"bytes": "d", Raises(): "e"})) == ["1", "", "('t',)", "bytes"]
 
 
 def test_keys_that_are_equal_but_not_the_same_are_told_apart():
@@ -151,14 +151,14 @@ def nested(levels: int, wrap: Any) -> Any:
 
 
 @pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"k": inner}, lambda inner: ({"k": inner},)])
-@pytest.mark.parametrize("levels", [20, 30, 45, 64, 5000])
+@pytest.mark.parametrize("levels", [18, 30, 45, 64, 5000])
 def test_deep_nesting_is_cut_where_receivers_could_not_follow(wrap, levels):
     """At every place where a value can stand, the request stays one that a decoder with the usual limit of 100 takes."""
     deep = {"a": nested(levels, wrap)}
     span = ReadableSpan(
         "n", CONTEXT, attributes=deep, events=[Event("e", deep, 1)], links=[Link(CONTEXT, deep)], resource=Resource({})
     )
-    assert b"leaf" in sdk.encode(SpanCodec(), [span]) or levels > 22
+    assert b"leaf" in sdk.encode(SpanCodec(), [span]) or levels > 18
     ExportTraceServiceRequest.FromString(sdk.encode(SpanCodec(), [span]))
     point = NumberDataPoint(deep, 1, 2, 3, [Exemplar(deep, 1, 2)])
     item = MetricPoint(1, Resource({}), None, Metric("m", None, None, Gauge([point])), point)
@@ -254,7 +254,7 @@ wild_scalars = (
 )
 wild_values = st.recursive(
     wild_scalars,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(wild_scalars.filter(lambda key: True), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(wild_scalars, inner, max_size=3),
     max_leaves=10,
 )
 

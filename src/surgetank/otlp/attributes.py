@@ -18,6 +18,7 @@ from surgetank.otlp.sdk import plain_attributes
 from surgetank.otlp.wire import (
     INT64_MAX,
     INT64_MIN,
+    VARINTS,
     pack_double,
     printable,
     signed_varint,
@@ -207,13 +208,16 @@ class _Pairs(dict[Any, bytes]):
         field_tag, data = _string_body(value)
         return self.around(field_tag + varint(len(data)) + data)
 
+    def integer(self, value: int) -> bytes:
+        """Return the KeyValue of an int, not remembered."""
+        if not 0 <= value <= INT64_MAX:
+            return self.around(_int_body(value))
+        digits = varint(value)
+        size = len(digits)
+        return varint(len(self.head) + size + 2) + self.head + VARINTS[size + 1] + b"\x18" + digits
+
     def __missing__(self, value: Any) -> bytes:
-        if type(value) is str:
-            pair = self.string(value)
-        else:
-            pair = self.around(_int_body(value))
-            if not 0 <= value < _SMALL_INT:
-                return pair
+        pair = self.string(value) if type(value) is str else self.integer(value)
         cache = self._cache
         if cache is not None and self._generation == cache.generation:
             self[value] = pair
@@ -306,8 +310,10 @@ class AttributeEncoder:
         append = pairs.append
         for key, value in items:
             kind = type(value)
-            if (kind is str and len(value) <= _SHORT) or kind is int:
+            if kind is str and len(value) <= _SHORT:
                 append(keys[key][value])
+            elif kind is int:
+                append(keys[key][value] if 0 <= value < _SMALL_INT else keys[key].integer(value))
             elif kind is bool:
                 append(keys[key].true if value else keys[key].false)
             elif kind is float:

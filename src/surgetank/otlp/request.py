@@ -8,7 +8,7 @@ calls their resources or scopes equal; an item is placed only once it is encoded
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from surgetank.otlp.attributes import AttributeEncoder
@@ -187,11 +187,14 @@ class Grouping:
 class ItemRequest:
     """An `OpenRequest` of items that stand directly in their scope: spans, log records."""
 
-    __slots__ = ("_encode", "_groups", "items", "size")
+    __slots__ = ("_encode", "_groups", "_place", "_resource", "_scope", "items", "size")
 
-    def __init__(self, heads: Heads, encode: Any) -> None:
+    def __init__(self, heads: Heads, encode: Callable[[Any], tuple[Any, Any, list[bytes], int]]) -> None:
         self._groups = Grouping(heads)
         self._encode = encode
+        self._place: Container | None = None
+        self._resource: Any = None
+        self._scope: Any = None
         self.items = 0
         self.size = 0
 
@@ -201,14 +204,20 @@ class ItemRequest:
 
     def add(self, item: Any) -> int:
         """Encode an item and return how many bytes `size` grew by."""
-        resource, scope, pieces, size = self._encode(item)
-        groups = self._groups
-        heads = groups.head_bytes
-        groups.place(resource, scope).extend(pieces, size)
-        grown = size + groups.head_bytes - heads
+        resource, scope, pieces, grown = self._encode(item)
+        place = self._place
+        if place is None or resource is not self._resource or scope is not self._scope:
+            heads = self._groups.head_bytes
+            self._place = place = self._groups.place(resource, scope)
+            self._resource = resource
+            self._scope = scope
+            place.extend(pieces, grown)
+            grown += self._groups.head_bytes - heads
+        else:
+            place.extend(pieces, grown)
         self.size += grown
         self.items += 1
-        return int(grown)
+        return grown
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the message in order, in pieces of about 64 KiB."""

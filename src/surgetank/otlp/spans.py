@@ -25,7 +25,6 @@ from surgetank.otlp.wire import (
     uint32,
     uint64,
     varint,
-    whole,
 )
 
 # Every span has these fields, of fixed length, so one `pack` writes them with their tags:

@@ -45,7 +45,16 @@ VARINTS: Final = tuple(_long_varint(value) for value in range(_TABLE_SIZE))
 
 def varint(value: int) -> bytes:
     """Encode `0 <= value < 2**64`."""
-    return VARINTS[value] if value < _TABLE_SIZE else _long_varint(value)
+    if value < _TABLE_SIZE:
+        return VARINTS[value]
+    # Spelt out up to four bytes, since many sizes and durations are of that order and the loop is three times slower.
+    if value < 0x20_0000:
+        if value < 0x4000:
+            return bytes((value & 0x7F | 0x80, value >> 7))
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
+    if value < 0x1000_0000:
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14 & 0x7F | 0x80, value >> 21))
+    return _long_varint(value)
 
 
 def signed_varint(value: int) -> bytes:

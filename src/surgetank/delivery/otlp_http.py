@@ -1,0 +1,273 @@
+"""OTLP over HTTP: carries one sealed batch to the endpoint, once, on a connection that is kept alive.
+
+Owns: the connection pool (of one connection) of one signal.
+Threads: `send` by one thread at a time; `abort` from any; `abandon` in a forked child.
+Invariants: no retries and no redirects inside; nothing that a network or a server does is raised.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+from urllib.parse import unquote
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # in no stub, but documented in the source as public
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NameResolutionError,
+    ProxyError,
+    ReadTimeoutError,
+)
+from urllib3.exceptions import SSLError as UrllibSSLError
+from urllib3.util import Timeout, Url, make_headers, parse_url
+
+from surgetank._version import __version__
+from surgetank.config import OutletConfig
+from surgetank.delivery import verdicts
+from surgetank.errors import ConfigError
+from surgetank.model import Batch, Clock, Verdict
+
+# The most of a response that is looked at; the OTLP specification has clients limit it to 4 MiB.
+RESPONSE_MAX: Final = 4 * 1024 * 1024
+
+USER_AGENT: Final = f"surgetank/{__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"
+BATCH_ID_HEADER: Final = "surgetank-batch-id"
+
+
+class HttpSender:
+    """
+    One signal's way to an OTLP/HTTP endpoint.
+
+    Args:
+        outlet: URL, headers, TLS files, proxy.
+        clock: Tells today's date, for `Retry-After`.
+
+    Raises:
+        ConfigError: A certificate or key file does not hold what it should, or the proxy's URL is none.
+    """
+
+    def __init__(self, outlet: OutletConfig, clock: Clock) -> None:
+        self._outlet = outlet
+        self._clock = clock
+        url = parse_url(outlet.url)
+        self._url = Url(url.scheme, None, url.host, url.port, url.path, url.query).url
+        self._headers = {"content-type": "application/x-protobuf", "user-agent": USER_AGENT, **outlet.headers}
+        if url.auth and "authorization" not in self._headers:
+            self._headers |= make_headers(basic_auth=unquote(url.auth))
+        self._proxy = _proxy_for(url, outlet.proxy)
+        if url.scheme == "https":
+            _check_tls_files(outlet)
+        self._connection: HTTPConnection | None = None
+        self._manager = self._make_manager()
+
+    def send(self, batch: Batch, timeout: float) -> Verdict:
+        """
+        Send a batch and judge the answer.
+
+        Args:
+            batch: Its bytes go out as they are.
+            timeout: Seconds for connecting, and for each wait for bytes; see `abort` for a server that drips.
+        """
+        headers = {**self._headers, BATCH_ID_HEADER: batch.id}
+        if batch.encoding != "identity":
+            headers["content-encoding"] = batch.encoding
+        try:
+            response = self._manager.urlopen(
+                "POST",
+                self._url,
+                body=batch.body,
+                headers=headers,
+                timeout=Timeout(total=timeout),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            return verdicts.of_http(
+                response.status,
+                retry_after=response.headers.get("retry-after"),
+                body=_read(response),
+                items=batch.items,
+                now=self._clock.now(),
+            )
+        except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+            return _judge(error)
+
+    def abort(self) -> None:
+        """Shut the live socket down, so that a `send` that waits on it returns at once; thread-safe, never raises."""
+        sock = getattr(self._connection, "sock", None)
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # Not connected any more, or taken over by TLS: then its time-out ends it.
+
+    def close(self) -> None:
+        """Let go of the connection; a later `send` opens a new one."""
+        self._manager.clear()
+
+    def abandon(self) -> None:
+        """Forget the parent's connection: closes our copy of the descriptor, says nothing on the wire."""
+        sock = getattr(self._connection, "sock", None)
+        if sock is not None:
+            try:
+                # `detach` skips what `close` might still want to say; the parent's copy stays open.
+                os.close(sock.detach())
+            except OSError:
+                pass
+        self._connection = None
+        # A new one, because another thread of the parent may have held the old one's locks.
+        self._manager = self._make_manager()
+
+    def _make_manager(self) -> urllib3.PoolManager:
+        outlet = self._outlet
+        options: dict[str, Any] = {"num_pools": 1, "maxsize": 1}
+        if self._url.startswith("https:"):
+            options |= {
+                "cert_reqs": "CERT_REQUIRED",
+                "ca_certs": outlet.certificate_file,
+                "cert_file": outlet.client_certificate_file,
+                "key_file": outlet.client_key_file,
+            }
+        manager: urllib3.PoolManager
+        if self._proxy is None:
+            manager = urllib3.PoolManager(**options)
+        else:
+            auth = self._proxy.auth
+            proxy_headers = make_headers(proxy_basic_auth=unquote(auth)) if auth else None
+            manager = urllib3.ProxyManager(_without_auth(self._proxy), proxy_headers=proxy_headers, **options)
+        manager.pool_classes_by_scheme = _pool_classes(self._remember)
+        return manager
+
+    def _remember(self, connection: HTTPConnection) -> None:
+        self._connection = connection
+
+
+def _pool_classes(remember: Callable[[HTTPConnection], None]) -> dict[str, type[HTTPConnectionPool]]:
+    """Return urllib3's pools with connections that make themselves known, so that `abort` finds the live socket."""
+
+    class KnownHTTPConnection(HTTPConnection):
+        def connect(self) -> None:
+            remember(self)
+            super().connect()
+
+    class KnownHTTPSConnection(HTTPSConnection):
+        def connect(self) -> None:
+            remember(self)
+            super().connect()
+
+    class HTTPPool(HTTPConnectionPool):
+        ConnectionCls = KnownHTTPConnection
+
+    class HTTPSPool(HTTPSConnectionPool):
+        ConnectionCls = KnownHTTPSConnection
+
+    return {"http": HTTPPool, "https": HTTPSPool}
+
+
+def _read(response: urllib3.BaseHTTPResponse) -> bytes:
+    """Return a response's body; one that is too long or garbled counts as empty, for the status says enough."""
+    try:
+        body = response.read(RESPONSE_MAX + 1, decode_content=True)
+    except (HTTPError, OSError, ValueError):
+        response.close()
+        return b""
+    if len(body) > RESPONSE_MAX:
+        response.close()
+        return b""
+    response.release_conn()
+    return body
+
+
+def _judge(error: BaseException) -> Verdict:
+    chain = list(_causes(error))
+    is_unverified = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in chain)
+    return verdicts.of_failure(_kind(chain), str(error), is_repairable=is_unverified)
+
+
+# The first that fits any exception in the chain names the fault.
+_KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (ProxyError, "proxy"),
+    (NameResolutionError, "dns"),
+    (socket.gaierror, "dns"),
+    (UrllibSSLError, "tls"),
+    (ssl.SSLError, "tls"),
+    (ConnectTimeoutError, "timeout"),
+    (ReadTimeoutError, "timeout"),
+    (TimeoutError, "timeout"),
+    (ConnectionRefusedError, "connection_refused"),
+    (ConnectionError, "connection_reset"),
+    (http.client.HTTPException, "protocol"),
+)
+
+
+def _kind(chain: list[BaseException]) -> str:
+    for kind, name in _KINDS:
+        if any(isinstance(cause, kind) for cause in chain):
+            return name
+    return type(chain[0]).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what it was raised from or wraps, each once."""
+    waiting: list[BaseException] = [error]
+    seen: set[int] = set()
+    while waiting:
+        current = waiting.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        # urllib3 hands the original on in one of these three ways.
+        linked = (current.__cause__, current.__context__, *current.args)
+        waiting.extend(cause for cause in linked if isinstance(cause, BaseException))
+
+
+def _proxy_for(url: Url, configured: str | None) -> Url | None:
+    """Return the proxy to use: the configured one, none if that is empty, else what `HTTP_PROXY` and its kin say."""
+    if configured is None:
+        proxies = getproxies_environment()
+        if proxy_bypass_environment(f"{url.host}:{url.port}" if url.port else url.host or "", proxies):
+            return None
+        configured = proxies.get(url.scheme or "") or proxies.get("all") or ""
+    if not configured:
+        return None
+    proxy = parse_url(configured)
+    if proxy.scheme not in ("http", "https") or not proxy.host:
+        raise ConfigError("proxy", _without_auth(proxy), "an http:// or https:// URL with a host")
+    return proxy
+
+
+def _without_auth(url: Url) -> str:
+    return Url(url.scheme, None, url.host, url.port).url
+
+
+def _check_tls_files(outlet: OutletConfig) -> None:
+    """Refuse files that TLS could not use, now and not at the first connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if outlet.certificate_file is not None:
+        try:
+            context.load_verify_locations(outlet.certificate_file)
+        except (OSError, ValueError):
+            raise ConfigError("certificate_file", outlet.certificate_file, "CA certificates in PEM form") from None
+    if outlet.client_certificate_file is not None:
+        try:
+            context.load_cert_chain(outlet.client_certificate_file, outlet.client_key_file, password=_no_password)
+        except (OSError, ValueError):
+            permitted = "a certificate in PEM form whose key is client_key_file"
+            raise ConfigError("client_certificate_file", outlet.client_certificate_file, permitted) from None
+    elif outlet.client_key_file is not None:
+        raise ConfigError("client_key_file", outlet.client_key_file, "given together with client_certificate_file")
+
+
+def _no_password() -> str:
+    # Without this, OpenSSL would ask for a key's password on the terminal.
+    raise ValueError("an encrypted key has no one here to ask")

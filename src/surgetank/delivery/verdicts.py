@@ -1,0 +1,132 @@
+"""The one table of what an answer means, for every transport.
+
+Owns: no state. Threads: any.
+Invariants: total over all answers; `Verdict.retry_after` is None or a finite number of seconds from 0.
+
+The retryable statuses are OTLP/HTTP's (429, 502, 503, 504) and those that servers and
+proxies use for passing faults all the same (408, 500, other 5xx). What people
+repair without touching the application (credentials, routes, redirects) is held like an
+outage. Everything else will not be better next time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from surgetank.model import Outcome, Verdict
+from surgetank.otlp import partial_success
+from surgetank.otlp.fields import fields
+from surgetank.otlp.wire import LENGTH_DELIMITED
+
+STATUS_OUTCOMES: Final[Mapping[int, Outcome]] = {
+    401: Outcome.HOLD,
+    403: Outcome.HOLD,
+    404: Outcome.HOLD,
+    405: Outcome.HOLD,
+    407: Outcome.HOLD,
+    408: Outcome.RETRY,
+    413: Outcome.SPLIT,
+    429: Outcome.RETRY,
+    501: Outcome.PERMANENT,
+    505: Outcome.PERMANENT,
+}
+# For the rest, by the hundreds. A 1xx as a final answer is a broken peer.
+CLASS_OUTCOMES: Final[Mapping[int, Outcome]] = {
+    1: Outcome.RETRY,
+    2: Outcome.DELIVERED,
+    3: Outcome.HOLD,
+    4: Outcome.PERMANENT,
+    5: Outcome.RETRY,
+}
+
+MESSAGE_MAX: Final = 200
+
+
+def of_http(status: int, *, retry_after: str | None, body: bytes, items: int, now: float) -> Verdict:
+    """
+    Judge an HTTP answer.
+
+    Args:
+        status: The status code.
+        retry_after: The `Retry-After` header as received.
+        body: The response's body, decompressed.
+        items: Items in the request; a receiver cannot reject more.
+        now: Seconds since the epoch, for a `Retry-After` that is a date.
+    """
+    outcome = STATUS_OUTCOMES.get(status) or CLASS_OUTCOMES.get(status // 100, Outcome.RETRY)
+    if outcome is Outcome.DELIVERED:
+        said = partial_success.parse(body)
+        rejected = min(max(said.rejected, 0), items)
+        return Verdict(outcome=outcome, cause=str(status), rejected=rejected, message=_shortened(said.message))
+    return Verdict(
+        outcome=outcome,
+        cause=str(status),
+        retry_after=parse_retry_after(retry_after, now) if outcome is Outcome.RETRY else None,
+        message=_shortened(_explanation(body)),
+    )
+
+
+def of_failure(cause: str, message: str = "", *, is_repairable: bool = False) -> Verdict:
+    """
+    Judge an attempt that no answer came to.
+
+    Args:
+        cause: The kind of fault, for `error.type`: `connection_refused`, `timeout` …
+        message: What the library said.
+        is_repairable: Whether people must act (a certificate that does not verify).
+    """
+    outcome = Outcome.HOLD if is_repairable else Outcome.RETRY
+    return Verdict(outcome=outcome, cause=cause, reached=False, message=_shortened(message))
+
+
+def parse_retry_after(text: str | None, now: float) -> float | None:
+    """
+    Return the seconds to wait that a `Retry-After` header names (RFC 9110: a number of seconds, or a date).
+
+    A date in the past is 0; what is neither, or makes no sense (negative, not finite), is None.
+    """
+    if text is None:
+        return None
+    text = text.strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        return _seconds_until(text, now)
+    return seconds if 0 <= seconds < math.inf else None
+
+
+def _seconds_until(date: str, now: float) -> float | None:
+    try:
+        moment = parsedate_to_datetime(date)
+        if moment.tzinfo is None:
+            # The forms without a zone are in UTC by definition.
+            moment = moment.replace(tzinfo=timezone.utc)
+        seconds = moment.timestamp() - now
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _explanation(body: bytes) -> str:
+    """Return what an error's body says to people: a `google.rpc.Status` message, or text."""
+    if body[:1] in (b"\x08", b"\x12"):
+        try:
+            for field in fields(body, 0, len(body)):
+                if field.number == 2 and field.wire_type == LENGTH_DELIMITED:
+                    return body[field.start : field.end].decode()
+        except ValueError:
+            pass
+    try:
+        return body[: 4 * MESSAGE_MAX].decode()
+    except ValueError:
+        return ""
+
+
+def _shortened(text: str) -> str:
+    """Return one printable line of at most `MESSAGE_MAX` characters: it comes from outside and goes into a log."""
+    line = " ".join(text.split())
+    return "".join(filter(str.isprintable, line))[:MESSAGE_MAX]
