@@ -195,7 +195,9 @@ class Buffer:
             lane = Lane.CRITICAL if self._intake.critical else Lane.NORMAL
             taken: list[Entry] = []
             size = 0
-            while len(taken) < max_items and size < self._slice_bytes and (entry := self._intake.take(lane)) is not None:
+            while (
+                len(taken) < max_items and size < self._slice_bytes and (entry := self._intake.take(lane)) is not None
+            ):
                 taken.append(entry)
                 size += entry[1]
             if taken:

@@ -14,6 +14,7 @@ from surgetank.model import Signal
 from surgetank.otlp.attributes import AttributeEncoder, TextCache
 from surgetank.otlp.estimate import FAILED, estimate_attributes, estimate_text, estimate_value
 from surgetank.otlp.request import PIECE_BYTES, Heads, ItemRequest
+from surgetank.otlp.values import append_value
 from surgetank.otlp.wire import fixed64, identifier, pack_fixed32, signed_varint, uint32, varint, whole
 
 _SEVERITY_ERROR: Final = 17
@@ -138,7 +139,7 @@ class LogCodec:
     def _encode(self, item: LogItem) -> tuple[Any, Any, list[bytes], int]:
         """Return resource, scope, and the record as pieces with their length; small records are one piece."""
         body: list[bytes] = []
-        body_size = self._attributes.encode_value(item.body, body)
+        body_size = append_value(item.body, body)
         fixed = self._fixed(item) + b"\x2a" + varint(body_size)
         parts = [b"", fixed, *body]
         size = len(fixed) + body_size

@@ -19,7 +19,7 @@ PIECE_BYTES: Final = 64 * 1024
 
 # Heads are kept with a strong reference to their object, or its id could come to mean another.
 _HEADS_MAX: Final = 32
-_HEAD_BYTES_MAX: Final = 16 * 1024
+_HEAD_BYTES_MAX: Final = 4 * 1024
 _PLACES_MAX: Final = 64
 
 
@@ -81,7 +81,7 @@ def joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class Heads:
-    """Encoded resources and scopes, remembered by identity; at most 32 of each, of at most 16 KiB."""
+    """Encoded resources and scopes, remembered by identity; at most 32 of each, of at most 4 KiB."""
 
     def __init__(self, attributes: AttributeEncoder) -> None:
         self._attributes = attributes
