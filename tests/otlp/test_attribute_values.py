@@ -116,7 +116,11 @@ def test_a_value_of_unknown_type_is_sent_as_its_text():
 
 def test_a_value_without_a_text_is_left_out_alone():
     """Its neighbours, before and behind, arrive in order."""
-    assert list(encoded({"a": 1, "bad": Raises(), "b": "x", "worse": [1, {"x": Raises()}], "c": True})) == ["a", "b", "c"]
+    assert list(encoded({"a": 1, "bad": Raises(), "b": "x", "worse": [1, {"x": Raises()}], "c": True})) == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_a_key_of_unknown_type_is_sent_as_its_text():
@@ -250,7 +254,12 @@ def test_attributes_are_encoded_while_another_thread_changes_them():
 
 
 wild_scalars = (
-    sdk.scalars | st.text(st.characters()) | st.integers() | st.just(Speaks()) | st.just(Raises()) | st.complex_numbers()
+    sdk.scalars
+    | st.text(st.characters())
+    | st.integers()
+    | st.just(Speaks())
+    | st.just(Raises())
+    | st.complex_numbers()
 )
 wild_values = st.recursive(
     wild_scalars,

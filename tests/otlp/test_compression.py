@@ -56,7 +56,9 @@ def test_the_message_is_never_joined_to_be_compressed():
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-@pytest.mark.parametrize("damage", [lambda body: b"", lambda body: body[:-3], lambda body: body + b"x", lambda body: b"{}"])
+@pytest.mark.parametrize(
+    "damage", [lambda body: b"", lambda body: body[:-3], lambda body: body + b"x", lambda body: b"{}"]
+)
 def test_a_damaged_body_is_refused(encoding, damage):
     """Cut off, followed by something, or not compressed at all."""
     with pytest.raises(ValueError, match=encoding):

@@ -61,9 +61,19 @@ class Keeper(SpanProcessor, LogRecordProcessor):
         return True
 
 
+# Keys are constants of the instrumentation, so a span does not keep them alive by itself.
+KEYS = [f"http.request.key{index}" for index in range(40)]
+
+
 def attributes(number: int, count: int) -> dict[str, Any]:
-    kinds = (f"/users/{number}", 1_000_000 + number, number / 7, number % 2 == 0, "GET")
-    return {f"key.{index}": kinds[index % 5] for index in range(count)}
+    kinds: list[Callable[[int], Any]] = [
+        lambda seed: f"/users/{seed}",
+        lambda seed: 1_000_000 + seed,
+        lambda seed: seed / 7,
+        lambda seed: seed % 2 == 0,
+        lambda seed: "GET",
+    ]
+    return {key: kinds[index % 5](100 * number + index) for index, key in enumerate(KEYS[:count])}
 
 
 @pytest.mark.parametrize("count", [0, 3, 10, 40])
@@ -126,7 +136,9 @@ def test_an_ordinary_data_point_is_estimated_within_a_fifth_below_and_three_abov
         else:
             counts = [1000 + number + index for index in range(buckets)]
             bounds = [number + index / 2 for index in range(buckets - 1)]
-            point = HistogramDataPoint(attributes(number, 4), stamp, stamp, 1000, 1.5 * number, counts, bounds, 0.5, 9.5)
+            point = HistogramDataPoint(
+                attributes(number, 4), stamp, stamp, 1000, 1.5 * number, counts, bounds, 0.5, 9.5
+            )
         return MetricPoint(1, RESOURCE, None, metric, point)
 
     points, real = retained(make)
@@ -202,7 +214,7 @@ class Hostile:
         raise RuntimeError(name)
 
 
-@pytest.mark.parametrize("item", [None, object(), Hostile(), 5])
+@pytest.mark.parametrize("item", [None, object(), Hostile(), 5], ids=["none", "object", "hostile", "int"])
 def test_an_object_of_any_kind_has_an_estimate(item):
     """It runs on the application's thread, where nothing of ours may raise."""
     for codec in (SpanCodec(), LogCodec(), MetricCodec()):

@@ -43,7 +43,9 @@ def collection(*metrics: Metric) -> MetricsData:
 
 
 def number(value: Any, **fields: Any) -> NumberDataPoint:
-    return NumberDataPoint(**{"attributes": {}, "start_time_unix_nano": 1, "time_unix_nano": 2, "value": value, **fields})
+    return NumberDataPoint(
+        **{"attributes": {}, "start_time_unix_nano": 1, "time_unix_nano": 2, "value": value, **fields}
+    )
 
 
 def gauge(*values: Any, **fields: Any) -> Metric:

@@ -75,7 +75,9 @@ def test_an_empty_request_is_empty():
 def test_small_items_are_joined_and_large_values_are_not():
     """A value of a MiB is handed on as the one copy that was encoded."""
     large = "x" * (1 << 20)
-    spans = [span(Resource({})) for _ in range(3000)] + [span(Resource({}), attributes={"a": "b", "large": large, "c": 1})]
+    spans = [span(Resource({})) for _ in range(3000)] + [
+        span(Resource({}), attributes={"a": "b", "large": large, "c": 1})
+    ]
     request = SpanCodec().open()
     for item in spans:
         request.add(item)
@@ -99,7 +101,10 @@ def test_medium_values_that_make_a_large_item_are_right():
     """Around the sizes at which values and items stop being joined."""
     for size in (63, 64, 65, 127, 128, 16_383, 16_384, 16_385, 40_000, 65_535, 65_536, 70_000):
         spans = [
-            span(Resource({}), attributes={"a": "x" * size, "b": ["y" * size, 1], "c": b"z" * size, "d": {"k": "é" * size}})
+            span(
+                Resource({}),
+                attributes={"a": "x" * size, "b": ["y" * size, 1], "c": b"z" * size, "d": {"k": "é" * size}},
+            )
         ]
         sdk.assert_same(sdk.encode(SpanCodec(), spans), encode_spans(spans))
 

@@ -204,7 +204,9 @@ def test_a_span_without_context_has_no_ids():
 
 def test_a_name_with_lone_surrogates_is_repaired():
     """A string field must be valid UTF-8, or a receiver refuses the whole request."""
-    span = only(build(name="a\udcff\ud800b", events=[Event("\udc00", {}, 1)], status=Status(StatusCode.ERROR, "\ud900")))
+    span = only(
+        build(name="a\udcff\ud800b", events=[Event("\udc00", {}, 1)], status=Status(StatusCode.ERROR, "\ud900"))
+    )
     assert (span.name, span.events[0].name, span.status.message) == ("a\ufffd\ufffdb", "\ufffd", "\ufffd")
 
 

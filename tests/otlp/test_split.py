@@ -116,7 +116,9 @@ def test_empty_containers_are_dropped():
     for name in ("a", "b"):
         request.resource_spans.add(schema_url=name).scope_spans.add().spans.add(name=name)
     request.resource_spans.add(schema_url="empty")
-    halves = [ExportTraceServiceRequest.FromString(half) for half, _ in split(request.SerializeToString(), Signal.SPANS)]
+    halves = [
+        ExportTraceServiceRequest.FromString(half) for half, _ in split(request.SerializeToString(), Signal.SPANS)
+    ]
     assert [[outer.schema_url for outer in half.resource_spans] for half in halves] == [["a"], ["b"]]
 
 

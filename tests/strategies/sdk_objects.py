@@ -143,7 +143,9 @@ scopes = st.builds(
     urls,
     st.none() | st.dictionaries(st.sampled_from(["k", "l"]), st.sampled_from([1, 1.0, True, "x"]), max_size=2),
 )
-trace_states = st.none() | st.sampled_from([TraceState(), TraceState([("a", "1")]), TraceState([("b", "2"), ("c@d", "e")])])
+trace_states = st.none() | st.sampled_from(
+    [TraceState(), TraceState([("a", "1")]), TraceState([("b", "2"), ("c@d", "e")])]
+)
 span_contexts = st.builds(
     SpanContext,
     st.integers(0, 2**128 - 1),

@@ -21,16 +21,18 @@ FAILED: Final = 4096
 
 _SMALL: Final = frozenset({float, bool, type(None)})
 _LEAVES: Final = frozenset({str, int, float, bool, bytes, type(None)})
-_SHORT: Final = 256
+_KEY_LENGTH: Final = 64
+"""Characters of a key from which it is taken to be made for this item alone."""
+_SHORT: Final = 512
 """Characters in one attribute set up to which it does not matter that a character may take four bytes."""
-_ATTRIBUTE_BYTES: Final = 95
-"""A short value (49 and its characters as a string, 28 as a number) and its slot in a dict with slack."""
-_SLOT_BYTES: Final = 50
+_ATTRIBUTE_BYTES: Final = 60
+"""A short value (50 and its characters as a string, 28 as a number, nothing as a bool) and its slot in a dict."""
+_SLOT_BYTES: Final = 40
 
 
 def estimate_attributes(attributes: Any) -> int:
-    """Return the bytes that a non-empty dict of attributes keeps alive; keys are taken to be shared, unless long."""
-    characters = len("".join(attributes))
+    """Return the bytes that a non-empty dict of attributes keeps alive; short keys are constants of the program."""
+    characters = 0
     bits = 0
     for value in attributes.values():
         kind = type(value)
@@ -40,14 +42,16 @@ def estimate_attributes(attributes: Any) -> int:
             bits |= value
         elif kind not in _SMALL:
             return _exact(attributes)
-    if characters > 2 * _SHORT or bits.bit_length() > 64:
+    count = len(attributes)
+    if characters > _SHORT or bits.bit_length() > 64 or len("".join(attributes)) > _KEY_LENGTH * count:
         return _exact(attributes)
-    return _ATTRIBUTE_BYTES * len(attributes) + characters
+    return _ATTRIBUTE_BYTES * count + characters
 
 
 def _exact(attributes: Mapping[Any, Any]) -> int:
-    values = attributes.values()
-    return sum(map(estimate_value, values)) + sum(map(len, attributes)) + _SLOT_BYTES * len(values)
+    long_keys = [key for key in attributes if type(key) is not str or len(key) > _KEY_LENGTH]
+    values = sum(map(estimate_value, attributes.values()))
+    return values + sum(map(estimate_value, long_keys)) + _SLOT_BYTES * len(attributes)
 
 
 def estimate_text(value: Any) -> int:

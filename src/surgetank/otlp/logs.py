@@ -20,7 +20,7 @@ from surgetank.otlp.wire import fixed64, identifier, pack_fixed32, signed_varint
 _SEVERITY_ERROR: Final = 17
 """The lowest of the four ERROR numbers of the OpenTelemetry log data model."""
 _INT32_MAX: Final = 2**31 - 1
-_ITEM_BYTES: Final = 600
+_ITEM_BYTES: Final = 450
 
 
 class LogItem:

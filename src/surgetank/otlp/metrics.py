@@ -20,7 +20,7 @@ from surgetank.otlp.estimate import FAILED, estimate_attributes
 from surgetank.otlp.points import data_head, encode_point, kind_of
 from surgetank.otlp.request import PIECE_BYTES, Container, Grouping, Heads, joined
 
-_POINT_BYTES: Final = 900
+_POINT_BYTES: Final = 350
 _EXEMPLAR_BYTES: Final = 500
 _NUMBER_BYTES: Final = 40
 """An int or float in a list: the object and its slot."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from surgetank.model import Signal
 from surgetank.otlp.attributes import AttributeEncoder, TextCache
-from surgetank.otlp.estimate import FAILED, estimate_attributes
+from surgetank.otlp.estimate import FAILED, estimate_attributes, estimate_text
 from surgetank.otlp.request import PIECE_BYTES, Heads, ItemRequest
 from surgetank.otlp.sdk import SpanFields, plain_attributes, read_event, read_link, read_span, read_status, read_weight
 from surgetank.otlp.wire import (
@@ -43,9 +43,9 @@ _HAS_IS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
 _ERROR: Final = 2
 
-_SPAN_BYTES: Final = 1500
-_EVENT_BYTES: Final = 600
-_LINK_BYTES: Final = 600
+_SPAN_BYTES: Final = 2450
+_EVENT_BYTES: Final = 400
+_LINK_BYTES: Final = 450
 
 _UNSET_STATUS: Final = b"\x7a\x00"
 _OK_STATUS: Final = b"\x7a\x02\x18\x01"
@@ -222,13 +222,13 @@ def _dropped_counts(attributes: Any, events: Any, links: Any) -> bytes:
 
 def _estimate(span: Any) -> int:
     name, attributes, events, links = read_weight(span)
-    size = _SPAN_BYTES + len(name)
+    size = _SPAN_BYTES + estimate_text(name)
     if attributes:
         size += estimate_attributes(attributes)
     if events:
         for event in events:
             name, _, attributes, _ = read_event(event)
-            size += _EVENT_BYTES + len(name)
+            size += _EVENT_BYTES + estimate_text(name)
             if attributes:
                 size += estimate_attributes(attributes)
     if links:

@@ -1,0 +1,93 @@
+"""Reading SDK objects: the private names exist, and without them the public way gives the same."""
+
+from __future__ import annotations
+
+import pytest
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util import BoundedList
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceState
+
+from surgetank.otlp import sdk
+
+
+def build() -> ReadableSpan:
+    return ReadableSpan(
+        "n",
+        SpanContext(1, 2, is_remote=False, trace_state=TraceState([("a", "b")])),
+        SpanContext(3, 4, is_remote=True),
+        Resource({}),
+        BoundedAttributes(1, {"a": 1, "b": 2}),
+        BoundedList.from_seq(1, [Event("e", BoundedAttributes(1, {"a": 1, "b": 2}), 5), Event("f", None, 6)]),
+        BoundedList.from_seq(1, []),
+        SpanKind.CLIENT,
+        None,
+        Status(StatusCode.ERROR, "m"),
+        7,
+        8,
+        InstrumentationScope("s"),
+    )
+
+
+def comparable(fields: sdk.SpanFields) -> dict:
+    plain = fields._asdict()
+    for name in ("attributes", "trace_state"):
+        plain[name] = dict(plain[name])
+    for name in ("events", "links"):
+        plain[name] = list(plain[name])
+    return plain
+
+
+def test_both_ways_of_reading_a_span_give_the_same():
+    """The short one through private names, the public one through properties."""
+    span = build()
+    assert comparable(sdk._read_own_span(span)) == comparable(sdk._read_public_span(span))
+
+
+@pytest.mark.parametrize("name", ["_attributes", "_context", "_kind", "_start_time"])
+def test_a_span_without_a_private_name_is_read_in_public(name, monkeypatch):
+    """As a later SDK may rename what is private."""
+    span = build()
+    expected = comparable(sdk.read_span(span))
+    monkeypatch.setattr(sdk, "_read_own_span", lambda _: object().missing)
+    assert comparable(sdk.read_span(span)) == expected
+
+
+def test_the_private_names_exist_in_this_sdk():
+    """A warning to ourselves: without them everything works, but slowly."""
+    span = build()
+    assert sdk._IS_SPAN[type(span)]
+    assert type(sdk.read_span(span).attributes) is dict
+    assert type(sdk.read_span(span).trace_state) is dict
+    assert type(sdk.read_weight(span)[1]) is dict
+    assert all(
+        (
+            sdk._IS_EVENT[Event],
+            sdk._IS_STATUS[Status],
+            sdk._IS_CONTEXT[SpanContext],
+            sdk._IS_TRACE_STATE[TraceState],
+            sdk._IS_ATTRIBUTES[BoundedAttributes],
+            sdk._IS_LIST[BoundedList],
+        )
+    )
+
+
+def test_the_table_of_types_is_bounded():
+    """Some programs make types without end."""
+    for number in range(500):
+        assert sdk.plain_attributes(type(f"Made{number}", (dict,), {})(a=1)) == {"a": 1}
+    assert len(sdk._IS_ATTRIBUTES) <= 64
+    assert sdk.plain_attributes(BoundedAttributes(attributes={"a": 1})) == {"a": 1}
+
+
+def test_a_subclass_of_the_attribute_container_keeps_its_own_ways():
+    """What it overrides is what counts."""
+
+    class Own(BoundedAttributes):
+        def items(self):
+            return [("own", 1)]
+
+    own = Own(attributes={"a": 1})
+    assert sdk.plain_attributes(own) is own

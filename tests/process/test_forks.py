@@ -1,0 +1,166 @@
+"""Forks of real processes with live pipelines: own items once, the parent's untouched, no shared socket."""
+
+import pytest
+from process.programs import ended, heard, kill_all, run, start
+
+from surgetank.testing import behaviour
+from surgetank.testing.collector import Collector
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def collector():
+    with Collector() as collector:
+        yield collector
+    kill_all()
+
+
+def all_arrived(collector, count):
+    report = collector.report()
+    for signal in ("spans", "logs"):
+        assert report[signal] == {"received": count, "unique": count, "duplicates": 0}, report
+    assert report["delta_sums"] == {"work.done": count}, report
+
+
+def test_a_child_sends_its_own_items_once_and_the_parent_loses_none(collector):
+    """The parent has items in every stage when it forks: waiting, encoded, queued."""
+    code, words = run(
+        """
+        tank = install()
+        work(0, 700)
+        pid = os.fork()
+        if pid == 0:
+            assert books(tank)["spans"]["offered"] == 0
+            work(10_000, 50)
+            ok = tank.shutdown(timeout=5.0)
+            say(child=books(tank), ok=ok)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        work(700, 300)
+        tank.shutdown(timeout=5.0)
+        say(parent=books(tank))
+        """,
+        collector.endpoint,
+    )
+
+    assert code == 0
+    assert words[0]["child"]["spans"]["delivered"] == 50
+    assert words[1]["parent"]["spans"]["delivered"] == 1000
+    all_arrived(collector, 1050)
+
+
+def test_many_forks_over_a_live_connection_garble_and_repeat_nothing(collector):
+    """Each child has its own socket; the parent goes on sending on its own."""
+    code, _ = run(
+        """
+        tank = install()
+        children = []
+        for n in range(8):
+            work(n * 100, 100)
+            tank.force_flush(5.0)
+            work(5000 + n * 10, 10)
+            pid = os.fork()
+            if pid == 0:
+                work(100_000 + n * 1000, 20)
+                sys.exit(0)
+            children.append(pid)
+        for pid in children: os.waitpid(pid, 0)
+        """,
+        collector.endpoint,
+    )
+
+    assert code == 0
+    all_arrived(collector, 8 * 110 + 8 * 20)
+
+
+def test_a_child_forked_while_a_send_hangs_works_on_its_own(collector):
+    """The parent's sender waits on a silent endpoint; the child's begins anew."""
+    collector.behave(behaviour.HANG)
+    process = start(
+        """
+        tank = install()
+        work(0, 100)
+        time.sleep(0.6)
+        assert books(tank)["spans"]["in_flight"] == 100
+        pid = os.fork()
+        if pid == 0:
+            say(forked=1)
+            sys.stdin.readline() if False else time.sleep(0.3)
+            work(10_000, 10)
+            tank.shutdown(timeout=5.0)
+            say(child=books(tank))
+            os._exit(0)
+        os.waitpid(pid, 0)
+        tank.shutdown(timeout=10.0)
+        say(parent=books(tank))
+        """,
+        collector.endpoint,
+    )
+    heard(process)
+    collector.behave(behaviour.OK)
+
+    code, words = ended(process)
+
+    assert code == 0
+    assert words[0]["child"]["spans"]["delivered"] == 10
+    assert words[1]["parent"]["spans"]["delivered"] == 100
+    report = collector.report()
+    assert report["spans"]["unique"] == report["logs"]["unique"] == 110
+    assert report["spans"]["duplicates"] == 0
+
+
+def test_a_child_forked_while_the_reader_collects_still_exports_metrics(collector):
+    """A collection is let finish before the fork, so the child inherits no lock that nobody will release."""
+    code, words = run(
+        """
+        from opentelemetry.metrics import Observation
+        tank = install(metric_export_interval=0.05)
+        collecting = threading.Event()
+        def slowly(options):
+            collecting.set(); time.sleep(0.2)
+            return [Observation(1)]
+        metrics.get_meter("app").create_observable_gauge("slow", callbacks=[slowly])
+        work(0, 10)
+        collecting.wait(5.0)
+        pid = os.fork()
+        if pid == 0:
+            work(1000, 5)
+            ok = tank.shutdown(timeout=5.0)
+            say(ok=ok, child=books(tank))
+            os._exit(0)
+        os.waitpid(pid, 0)
+        """,
+        collector.endpoint,
+    )
+
+    assert code == 0
+    assert words[0]["ok"]
+    assert words[0]["child"]["metrics"]["delivered"] > 0
+    assert collector.report()["delta_sums"] == {"work.done": 15}
+
+
+def test_a_prefork_server_delivers_every_workers_items(collector):
+    """A master that has a tank forks workers that fork nothing; all end by SIGTERM."""
+    code, words = run(
+        """
+        tank = install()
+        work(0, 10)
+        pids = []
+        for n in range(4):
+            pid = os.fork()
+            if pid == 0:
+                for part in range(5):
+                    work(1000 * (n + 1) + part * 50, 50); time.sleep(0.02)
+                idle()
+            pids.append(pid)
+        time.sleep(1.0)
+        for pid in pids: os.kill(pid, signal.SIGTERM)
+        say(codes=[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids])
+        """,
+        collector.endpoint,
+    )
+
+    assert code == 0
+    assert words == [{"codes": [-15] * 4}]
+    all_arrived(collector, 10 + 4 * 250)
