@@ -84,6 +84,11 @@ class Collector:
         """The base URL."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether connections are accepted."""
+        return self._server is not None
+
     def behave(self, behaviour: Behaviour, *signals: Signal) -> None:
         """Answer like this from now on, for the given signals or all; ends what hangs."""
         with self._lock:

@@ -1,0 +1,1 @@
+"""Ours beside the stock SDK, measured in one run: `scripts/bench [figure ...]`."""

@@ -1,0 +1,154 @@
+"""Measures the README's table: `python -m benchmarks [figure ...]`; without arguments, all of it (some six minutes)."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+from opentelemetry.sdk.version import __version__ as sdk_version
+
+from benchmarks.processes import black_hole, collector, measure, refusing, rounds, side_by_side
+
+# Figure, stock, ours, what ours is to reach.
+Row = tuple[str, str, str, str]
+
+
+def median(results: list[dict[str, Any]], name: str) -> float:
+    """Return the median of one measured value over the rounds."""
+    return statistics.median(result[name] for result in results)
+
+
+def cpu() -> list[Row]:
+    """CPU per span and `on_end`."""
+    with collector() as endpoint:
+        results = rounds("cpu", 5, endpoint=endpoint)
+    making = median(results["none"], "cpu_us")
+    stock, ours = (median(results[mode], "cpu_us") - making for mode in ("stock", "ours"))
+    on_end = {mode: median(results[mode], "on_end_p50_us") for mode in ("stock", "ours")}
+    mean = {mode: median(results[mode], "on_end_mean_us") for mode in ("stock", "ours")}
+    return [
+        (
+            f"process CPU per span beyond making it ({making:.0f} µs), endpoint up, gzip",
+            f"{stock:.1f} µs",
+            f"{ours:.1f} µs (1/{stock / ours:.1f})",
+            "≤ 1/4, aim 1/6",
+        ),
+        ("`on_end` on the application's thread, median", f"{on_end['stock']:.2f} µs", f"{on_end['ours']:.2f} µs", "≤ 3 µs"),
+        ("… mean, while the spans are encoded beside it", f"{mean['stock']:.2f} µs", f"{mean['ours']:.2f} µs", ""),
+    ]
+
+
+def tail() -> list[Row]:
+    """Stalls of the application's thread."""
+    with collector() as endpoint:
+        results = rounds("tail", 3, endpoint=endpoint)
+    p999 = {mode: median(results[mode], "p999") / 1000 for mode in results}
+    worst = {mode: max(r["max"] for r in results[mode]) / 1000 for mode in results}
+    return [
+        (
+            f"application-thread stall, p99.9 of a 0.2 ms unit (no export: {p999['none']:.2f} ms)",
+            f"{p999['stock']:.2f} ms",
+            f"{p999['ours']:.2f} ms",
+            "≤ 1 ms",
+        ),
+        ("… worst of 36,000", f"{worst['stock']:.1f} ms", f"{worst['ours']:.1f} ms", ""),
+    ]
+
+
+def memory() -> list[Row]:
+    """Resident memory per waiting span."""
+    with refusing() as endpoint:
+        results = {mode: measure("memory", mode=mode, endpoint=endpoint) for mode in ("stock", "ours")}
+    return [
+        (
+            f"resident memory per waiting span in an outage ({results['ours']['held']:,} of 200,000 held)",
+            f"{results['stock']['per_span_kb']:.2f} KB",
+            f"{results['ours']['per_span_kb']:.2f} KB",
+            "≤ 0.2 KB",
+        )
+    ]
+
+
+def large() -> list[Row]:
+    """Spans with a large attribute."""
+    options = {"spans": 4096, "attribute_kib": 1024, "max_size": 2048}
+    with refusing() as endpoint:
+        results = {mode: measure("memory", mode=mode, endpoint=endpoint, **options) for mode in ("stock", "ours")}
+    return [
+        (
+            "4096 spans with a 1 MiB attribute each, endpoint down: peak growth of resident memory",
+            f"{results['stock']['peak_mb']:,.0f} MB",
+            f"{results['ours']['peak_mb']:.0f} MB",
+            "≤ 50 MiB + 30 MB",
+        )
+    ]
+
+
+def deadlines() -> list[Row]:
+    """Flush and shutdown with a dead endpoint."""
+    rows: list[Row] = []
+    with refusing() as refused, black_hole() as silent:
+        cases = [(call, kind, mode) for call in ("flush", "shutdown") for kind in ("refused", "silent") for mode in ("stock", "ours")]
+        endpoints = {"refused": refused, "silent": silent}
+        results = side_by_side([("deadlines", {"mode": m, "endpoint": endpoints[k], "call": c}) for c, k, m in cases])
+    seconds = {case: result["seconds"] for case, result in zip(cases, results, strict=True)}
+    for call, name, goal in (("flush", "force_flush(1 s)", "≤ 1.2 s"), ("shutdown", "shutdown()", "≤ 5.5 s")):
+        stock, ours = (
+            " / ".join(f"{seconds[call, kind, mode]:.1f} s" for kind in ("refused", "silent")) for mode in ("stock", "ours")
+        )
+        rows.append((f"`{name}` with a full buffer, endpoint refusing / black-holed", stock, ours, goal))
+    return rows
+
+
+def outage() -> list[Row]:
+    """Thirty seconds without a collector."""
+    results = dict(zip(("stock", "ours"), side_by_side([("outage", {"mode": m}) for m in ("stock", "ours")]), strict=True))
+    lost = {
+        mode: f"{r['made'] - r['arrived']:,} of {r['made']:,} lost ({1 - r['arrived'] / r['made']:.0%}), {r['duplicates']} twice"
+        for mode, r in results.items()
+    }
+    return [("30 s outage at 450 spans/s, buffer sized for it", lost["stock"], lost["ours"], "0 lost")]
+
+
+def imports() -> list[Row]:
+    """Import time."""
+    results = [measure("imports") for _ in range(10)]
+    best = {name: min(result[name] for result in results) for name in results[0]}
+    return [
+        (
+            "import time beyond the SDK's own: `import surgetank` / with `Tank`",
+            "-",
+            f"{best['package_ms']:.1f} ms / {best['with_tank_ms']:.1f} ms",
+            "≤ 40 ms",
+        ),
+        ("… the first `Tank()`, urllib3's import included", "-", f"{best['first_tank_ms']:.0f} ms", ""),
+    ]
+
+
+FIGURES: dict[str, Callable[[], list[Row]]] = {
+    figure.__name__: figure for figure in (cpu, tail, memory, large, deadlines, outage, imports)
+}
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("figures", nargs="*", choices=[*FIGURES, []], metavar="figure", help=", ".join(FIGURES))
+    wanted = parser.parse_args().figures or list(FIGURES)
+    memory_gib = psutil.virtual_memory().total / 2**30
+    print(
+        f"{psutil.cpu_count()} cores, {memory_gib:.0f} GiB, {platform.system()} {platform.release().split('-')[0]}, "
+        f"CPython {platform.python_version()}, OpenTelemetry {sdk_version}\n"
+    )
+    print("| figure | stock | surgetank | goal |\n| --- | --- | --- | --- |", flush=True)
+    for name in wanted:
+        for row in FIGURES[name]():
+            print("| " + " | ".join(row) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
