@@ -355,3 +355,17 @@ def test_a_waiting_item_is_tens_of_bytes():
     rig.seal()
 
     assert rig.stats.memory_bytes / rig.stats.queued < 100
+
+
+def test_a_thread_that_is_just_being_started_counts_as_one():
+    """A flush in that moment must not do the thread's work beside it: each stage has one owner at a time."""
+    rig = Rig(is_threaded=True)
+    loops = (rig.pipeline._sealer_loop, rig.pipeline._delivery_loop)
+    for loop in loops:
+        assert loop._start_lock.acquire(blocking=False)
+    rig.pipeline.offer(span(1))
+
+    assert not rig.pipeline.force_flush(0.05)
+
+    assert all(loop.is_manned for loop in loops)
+    assert rig.sender.sent == []

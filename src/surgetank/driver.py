@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager, contextmanager
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from surgetank.model import PRESSING
+
 _logger: Final = logging.getLogger("surgetank")
 
 # The longest single sleep (seconds): threads cannot wait for infinity, nor for the years a receiver may ask for.
@@ -80,9 +82,9 @@ class Loop:
         self._has_failed = False
 
     @property
-    def is_running(self) -> bool:
-        """Whether the thread is there to do the work."""
-        return self._thread is not None and self._thread.is_alive()
+    def is_manned(self) -> bool:
+        """Whether a thread does the work, or will: one that another thread is just starting counts."""
+        return self._can_start or (self._thread is not None and self._thread.is_alive())
 
     def wake(self) -> None:
         """Make the loop take its next step now, starting the thread if need be."""
@@ -130,7 +132,7 @@ class Loop:
                         _logger.exception("a defect in %s; it goes on", self._name)
                 if rest > 0:
                     self._rest(min(rest, REST_MAX))
-                else:
+                elif rest != PRESSING:
                     # Offer the GIL to the application's threads.
                     time.sleep(0)
 

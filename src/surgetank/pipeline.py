@@ -245,10 +245,10 @@ class Pipeline:
         return min(rest, left)
 
     def _wait(self, flush: Flush) -> None:
-        # A loop without a thread cannot get one any more: the interpreter is ending.
-        if self._sealer_loop.is_running and self._delivery_loop.is_running:
+        if self._sealer_loop.is_manned and self._delivery_loop.is_manned:
             flush.wait(flush.deadline - self._clock.monotonic())
             return
+        # There are no threads, or the interpreter is ending and starts none any more.
         with self._context():
             while not flush.is_over and (left := flush.deadline - self._clock.monotonic()) > 0:
                 if (rest := self.run_once()) > 0:

@@ -15,20 +15,23 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
 from surgetank.buffer.buffer import Buffer
 from surgetank.buffer.intake import CHARGED_ONCE_MAX, Entry
 from surgetank.config import Compression, SignalLimits
-from surgetank.model import FOREVER, Batch, Clock, HeldBatch, Lane
+from surgetank.model import FOREVER, PRESSING, Batch, Clock, HeldBatch, Lane
 from surgetank.otlp.codec import Codec, OpenRequest
 from surgetank.otlp.compression import compress
 
 # Objects that are encoded before the GIL is offered to the application's threads.
 # Four ordinary spans take some 50 µs; the stock encoder's 512 stall threads for 5 to 10 ms.
 SLICE_ITEMS: Final = 4
-# For each so many waiting objects the slice grows by `SLICE_ITEMS`: falling behind loses data, which is worse than a stall.
-BACKLOG_PER_SLICE: Final = 256
+# With more waiting than this, and until next to nothing waits, slices are larger and the GIL is
+# not offered: a producer that never pauses would take it for 5 ms each time, the sealer would fall
+# behind, and waiting objects cost memory, garbage collections and in the end data.
+BACKLOG_MAX: Final = 256
+PRESSING_ITEMS: Final = 32
 
 # Waiting objects that wake the sealer before its time …
 WAKE_AT: Final = 64
@@ -49,6 +52,29 @@ class OpenBatch:
     first_seq: int
     opened_at: float
     charge: int = 0
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """What the encoding of some objects changes in the books: their charge for that of their bytes."""
+
+    released: int = 0
+    charged: int = 0
+    failed: int = 0
+    failed_seq: int = 0
+
+    def fail(self, seq: int) -> None:
+        """Count an object that cannot be encoded; offer numbers come in ascending order."""
+        self.failed_seq = self.failed_seq or seq
+        self.failed += 1
+
+    def settle(self, buffer: Buffer, lane: Lane) -> None:
+        """Tell the buffer, and start anew."""
+        if self.released:
+            buffer.encoded(
+                lane, released=self.released, charged=self.charged, failed=self.failed, failed_seq=self.failed_seq
+            )
+            self.released = self.charged = self.failed = self.failed_seq = 0
 
 
 class Sealer:
@@ -83,6 +109,7 @@ class Sealer:
     def reset(self) -> None:
         """Forget what is under construction: construction, and a forked child."""
         self._open: dict[Lane, OpenBatch] = {}
+        self._is_pressing = False
         # Unique over processes and restarts without a registry: 64 random bits and a counter.
         self._id_prefix = os.urandom(8).hex()
         self._id_counter = count(1)
@@ -92,12 +119,13 @@ class Sealer:
         Encode one slice and seal what is due.
 
         Returns:
-            Seconds until the next call is worth while: 0 at once, infinity when woken.
+            Seconds until the next call is worth while: 0 at once, `PRESSING` without pause, infinity when woken.
         """
         self._buffer.wake_at = 0
         backlog = sum(self._buffer.waiting())
+        self._is_pressing = backlog > (PRESSING_ITEMS if self._is_pressing else BACKLOG_MAX)
         if backlog:
-            lane, entries = self._buffer.take_slice(SLICE_ITEMS * (1 + backlog // BACKLOG_PER_SLICE))
+            lane, entries = self._buffer.take_slice(PRESSING_ITEMS if self._is_pressing else SLICE_ITEMS)
             self._encode(lane, entries)
         now = self._clock.monotonic()
         if self._open:
@@ -105,7 +133,7 @@ class Sealer:
             for lane, open_batch in list(self._open.items()):
                 if self._is_due(lane, open_batch, now, mark):
                     self._seal(lane, next_seq=None)
-        return self._doze()
+        return PRESSING if self._is_pressing else self._doze()
 
     def _doze(self) -> float:
         """Say when to come again; set the mark before the last look, so that no offer falls between the two."""
@@ -124,47 +152,42 @@ class Sealer:
         return lane is Lane.CRITICAL or open_batch.first_seq <= flush_mark
 
     def _is_full(self, open_batch: OpenBatch) -> bool:
+        return open_batch.request.items >= self._items_max() or open_batch.request.size >= self._limits.max_batch_bytes
+
+    def _items_max(self) -> int:
         limit = self._limits.max_export_batch_size
-        if self._is_closed_off():
-            limit = min(limit, max(GRAIN_MIN, self._limits.max_size // GRAIN))
-        return open_batch.request.items >= limit or open_batch.request.size >= self._limits.max_batch_bytes
+        return min(limit, max(GRAIN_MIN, self._limits.max_size // GRAIN)) if self._is_closed_off() else limit
 
     def _encode(self, lane: Lane, entries: list[Entry]) -> None:
-        released = charged = failed = failed_seq = 0
+        exchange = _Exchange()
+        items_max, bytes_max = self._items_max(), self._limits.max_batch_bytes
+        open_batch = self._open.get(lane)
         # Taken from the list one by one, so that a large object is free as soon as it is bytes.
         entries.reverse()
         while entries:
             item, charge, seq = entries.pop()
-            open_batch = self._open.get(lane)
-            if open_batch is not None and self._must_seal_before(open_batch, item, charge):
-                self._exchange(lane, released, charged, failed, failed_seq)
-                released = charged = failed = 0
-                self._seal(lane, next_seq=seq)
-                open_batch = None
+            if open_batch is not None:
+                request = open_batch.request
+                size = request.size + (charge // 2 if charge > CHARGED_ONCE_MAX else 0)
+                if request.items >= items_max or size > bytes_max or not request.accepts(item):
+                    exchange.settle(self._buffer, lane)
+                    self._seal(lane, next_seq=seq)
+                    open_batch = None
             if open_batch is None:
                 open_batch = OpenBatch(self._codec.open(), seq, self._clock.monotonic())
+            exchange.released += charge
             try:
                 # Twice: the bytes now and their compressed copy when they are sealed.
                 size = 2 * open_batch.request.add(item)
             except Exception:
-                failed, failed_seq = failed + 1, failed_seq if failed else seq
+                exchange.fail(seq)
+                open_batch = self._open.get(lane)
             else:
                 self._open[lane] = open_batch
                 open_batch.charge += size
-                charged += size
-            released += charge
+                exchange.charged += size
             del item
-        self._exchange(lane, released, charged, failed, failed_seq)
-
-    def _exchange(self, lane: Lane, released: int, charged: int, failed: int, failed_seq: int) -> None:
-        if released:
-            self._buffer.encoded(lane, released=released, charged=charged, failed=failed, failed_seq=failed_seq)
-
-    def _must_seal_before(self, open_batch: OpenBatch, item: Any, charge: int) -> bool:
-        if self._is_full(open_batch) or not open_batch.request.accepts(item):
-            return True
-        is_large = charge > CHARGED_ONCE_MAX
-        return is_large and open_batch.request.size + charge // 2 > self._limits.max_batch_bytes
+        exchange.settle(self._buffer, lane)
 
     def _seal(self, lane: Lane, *, next_seq: int | None) -> None:
         open_batch = self._open.pop(lane)

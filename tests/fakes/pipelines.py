@@ -15,7 +15,7 @@ from surgetank.testing import ManualClock, ScriptedSender
 class Rig:
     """A stepped pipeline under a manual clock, with a receiver that decodes what it takes."""
 
-    def __init__(self, script=(), otherwise=None, *, timing=None, seed=0, **limits):
+    def __init__(self, script=(), otherwise=None, *, timing=None, seed=0, is_threaded=False, **limits):
         self.clock = ManualClock(1000.0)
         self.sender = ScriptedSender(script, otherwise)
         self.endpoint = Endpoint("http://collector:4318", self.clock)
@@ -28,7 +28,7 @@ class Rig:
             endpoint=self.endpoint,
             clock=self.clock,
             rng=random.Random(seed),
-            is_threaded=False,
+            is_threaded=is_threaded,
         )
 
     def offer(self, *numbers, size=0, is_error=False):
@@ -43,7 +43,7 @@ class Rig:
             rest = self.pipeline.seal_step()
             if rest == float("inf"):
                 return
-            self.clock.advance(rest)
+            self.clock.advance(max(rest, 0.0))
         raise AssertionError("the sealer never came to rest")
 
     def sent_numbers(self):

@@ -19,8 +19,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext
-from strategies import sdk_objects as sdk
 
+from strategies import sdk_objects as sdk
 from surgetank.otlp.attributes import AttributeEncoder
 from surgetank.otlp.metrics import MetricCodec, MetricPoint
 from surgetank.otlp.spans import SpanCodec

@@ -23,7 +23,7 @@ def test_decompressing_gives_the_joined_pieces_back(pieces, encoding):
 
 
 def test_the_standard_library_reads_what_we_wrote():
-    """gzip is gzip, and HTTP's deflate is zlib."""
+    """Gzip is gzip, and HTTP's deflate is zlib."""
     assert gzip.decompress(compress([b"ab", b"c"], "gzip")) == b"abc"
     assert zlib.decompress(compress([b"ab", b"c"], "deflate")) == b"abc"
 

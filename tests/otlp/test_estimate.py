@@ -16,8 +16,8 @@ from opentelemetry.sdk.metrics._internal.point import Gauge, HistogramDataPoint,
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.trace import Link, SpanContext
-from strategies import sdk_objects as sdk
 
+from strategies import sdk_objects as sdk
 from surgetank.otlp.logs import LogCodec, LogItem, snapshot
 from surgetank.otlp.metrics import MetricCodec, MetricPoint
 from surgetank.otlp.spans import SpanCodec

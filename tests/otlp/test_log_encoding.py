@@ -12,8 +12,8 @@ from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordLimits, LogRecordProcessor, ReadWriteLogRecord
 from opentelemetry.sdk.resources import Resource
-from strategies import sdk_objects as sdk
 
+from strategies import sdk_objects as sdk
 from surgetank.otlp.logs import LogCodec, LogItem, snapshot
 
 
@@ -93,6 +93,8 @@ BODIES = {
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 def test_a_body_becomes_the_official_message(body):
     """Every type of body, and those whose presence is easily lost."""
+    if not sdk.TAKES_NONE and "None" in repr(body):
+        pytest.skip("this version of the official encoder has no form for None")
     check(build(body=body))
 
 
@@ -114,7 +116,7 @@ def test_dropped_attributes_are_counted():
         record = ReadWriteLogRecord(
             LogRecord(attributes={"a": 1, "b": 2}),
             resource=Resource({}),
-            limits=LogRecordLimits(max_log_record_attributes=1),
+            limits=LogRecordLimits(max_attributes=1),
         )
     check(record)
     assert only(snapshot(record)).dropped_attributes_count == 1

@@ -29,8 +29,8 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMet
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from strategies import sdk_objects as sdk
 
+from strategies import sdk_objects as sdk
 from surgetank.otlp.metrics import MetricCodec, flatten
 
 CUMULATIVE = AggregationTemporality.CUMULATIVE
@@ -74,7 +74,8 @@ def test_any_collection_becomes_the_official_message(data):
 )
 def test_collections_of_a_real_meter_become_the_official_message(measurements, temporality):
     """As a reader gets them, exponential histograms and several scopes included."""
-    from opentelemetry.sdk.metrics import Counter, Histogram as HistogramInstrument
+    from opentelemetry.sdk.metrics import Counter
+    from opentelemetry.sdk.metrics import Histogram as HistogramInstrument
 
     reader = InMemoryMetricReader(preferred_temporality={Counter: temporality, HistogramInstrument: temporality})
     view = View(instrument_name="exponential", aggregation=ExponentialBucketHistogramAggregation())

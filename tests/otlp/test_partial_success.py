@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from strategies.sdk_objects import texts
 
+from strategies.sdk_objects import texts
 from surgetank.otlp.partial_success import PartialSuccess, parse
 
 NOTHING = PartialSuccess(rejected=0, message="")

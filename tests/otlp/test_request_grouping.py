@@ -11,8 +11,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext
-from strategies import sdk_objects as sdk
 
+from strategies import sdk_objects as sdk
 from surgetank.otlp.request import PIECE_BYTES, joined
 from surgetank.otlp.spans import SpanCodec
 
@@ -86,7 +86,11 @@ def test_small_items_are_joined_and_large_values_are_not():
     assert all(len(piece) <= PIECE_BYTES for piece in pieces if len(piece) != len(large))
     assert len(pieces) < 10
     sdk.assert_same(b"".join(pieces), encode_spans(spans))
-    assert all(first is second for first, second in zip(request.pieces(), request.pieces()) if len(first) == len(large))
+    assert all(
+        first is second
+        for first, second in zip(request.pieces(), request.pieces(), strict=True)
+        if len(first) == len(large)
+    )
 
 
 def test_a_large_bytes_value_is_not_copied_at_all():

@@ -59,9 +59,9 @@ def test_the_private_names_exist_in_this_sdk():
     """A warning to ourselves: without them everything works, but slowly."""
     span = build()
     assert sdk._IS_SPAN[type(span)]
-    assert type(sdk.read_span(span).attributes) is dict
-    assert type(sdk.read_span(span).trace_state) is dict
-    assert type(sdk.read_weight(span)[1]) is dict
+    assert isinstance(sdk.read_span(span).attributes, dict)
+    assert isinstance(sdk.read_span(span).trace_state, dict)
+    assert isinstance(sdk.read_weight(span)[1], dict)
     assert all(
         (
             sdk._IS_EVENT[Event],

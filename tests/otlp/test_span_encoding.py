@@ -24,8 +24,8 @@ from opentelemetry.trace import (
     TraceState,
     set_span_in_context,
 )
-from strategies import sdk_objects as sdk
 
+from strategies import sdk_objects as sdk
 from surgetank.otlp.spans import SpanCodec
 
 CONTEXT = SpanContext(0x1234, 0x56, is_remote=False, trace_flags=TraceFlags(1))

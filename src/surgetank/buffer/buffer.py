@@ -34,9 +34,11 @@ from surgetank.buffer.queue import BatchQueue
 from surgetank.config import SignalLimits
 from surgetank.model import FOREVER, BreakerState, DropReason, HeldBatch, Lane, SignalStats
 
-# At most so many bytes of objects are encoded at a time, and as much is kept free of
-# waiting objects for the bytes that come of them; of a tiny budget, a sixteenth.
+# At most so many bytes of objects are encoded at a time; of a tiny budget, a sixteenth.
 SLICE_BYTES: Final = 256 * 1024
+# As much again and again is kept free of waiting objects: for the bytes that come of a
+# slice, and for joining small pieces before they are compressed.
+SCRATCH_SLICES: Final = 3
 
 
 class _Section:
@@ -85,7 +87,7 @@ class Buffer:
         self._limits = limits
         self._on_work = on_work
         self._slice_bytes = min(SLICE_BYTES, limits.max_bytes // 16)
-        self._admit_bytes = limits.max_bytes - self._slice_bytes
+        self._admit_bytes = limits.max_bytes - SCRATCH_SLICES * self._slice_bytes
         self.reset()
 
     def reset(self) -> None:

@@ -11,6 +11,7 @@ outage. Everything else will not be better next time.
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Mapping
 from datetime import timezone
@@ -121,9 +122,11 @@ def _explanation(body: bytes) -> str:
         except ValueError:
             pass
     try:
-        return body[: 4 * MESSAGE_MAX].decode()
+        # A character that the cut goes through is left out, and is no reason to take the text for something else.
+        text, _ = codecs.utf_8_decode(body[: 4 * MESSAGE_MAX], "strict")
     except ValueError:
         return ""
+    return text
 
 
 def _shortened(text: str) -> str:
