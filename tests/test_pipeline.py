@@ -4,6 +4,7 @@ from fakes.pipelines import Rig
 from fakes.requests import span, span_numbers
 
 from surgetank.model import BreakerState
+from surgetank.otlp.spans import snapshot
 from surgetank.testing import delivered, hold, permanent, retry, silence
 
 
@@ -312,7 +313,7 @@ def test_more_points_than_the_buffer_holds_pass_through_while_the_endpoint_answe
     """A reader's collection of three times `max_size` loses nothing."""
     rig = Rig(max_size=100)
 
-    rig.pipeline.offer_all([span(n) for n in range(300)], timeout=5.0)
+    rig.pipeline.offer_all([snapshot(span(n)) for n in range(300)], timeout=5.0)
     rig.pipeline.force_flush(5.0)
 
     assert rig.sent_numbers() == list(range(300))
@@ -363,7 +364,7 @@ def test_a_thread_that_is_just_being_started_counts_as_one():
     loops = (rig.pipeline._sealer_loop, rig.pipeline._delivery_loop)
     for loop in loops:
         assert loop._start_lock.acquire(blocking=False)
-    rig.pipeline.offer(span(1))
+    rig.pipeline.offer(snapshot(span(1)))
 
     assert not rig.pipeline.force_flush(0.05)
 

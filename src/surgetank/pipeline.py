@@ -105,7 +105,7 @@ class Pipeline:
         self._join_endpoint()
 
     def offer(self, item: Any) -> None:
-        """Take an item. Never raises, never waits; what does not fit is dropped with a reason."""
+        """Take an item, as the codec's `snapshot` made it. Never raises, never waits; what does not fit is dropped."""
         self._offer(item, self._estimate(item), self._is_critical(item))
 
     def offer_all(self, items: Sequence[Any], timeout: float) -> None:

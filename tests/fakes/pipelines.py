@@ -7,7 +7,7 @@ from fakes.requests import span, span_numbers
 from surgetank.config import BufferConfig, Environment, Timing, resolve_limits
 from surgetank.delivery.endpoint import Endpoint
 from surgetank.model import Signal
-from surgetank.otlp.spans import SpanCodec
+from surgetank.otlp.spans import SpanCodec, snapshot
 from surgetank.pipeline import Pipeline
 from surgetank.testing import ManualClock, ScriptedSender
 
@@ -35,7 +35,7 @@ class Rig:
         """Offer numbered spans, each with an attribute of `size` characters."""
         for number in numbers:
             attributes = {"payload": "x" * size} if size else None
-            self.pipeline.offer(span(number, attributes=attributes, is_error=is_error))
+            self.pipeline.offer(snapshot(span(number, attributes=attributes, is_error=is_error)))
 
     def seal(self, steps=10_000):
         """Encode all that waits and seal it, letting the schedule delay pass."""

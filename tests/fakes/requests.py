@@ -8,7 +8,7 @@ from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
 from surgetank.model import Batch, HeldBatch, Lane, Signal
 from surgetank.otlp.compression import compress, decompress
-from surgetank.otlp.spans import SpanCodec
+from surgetank.otlp.spans import SpanCodec, snapshot
 
 _RESOURCE = Resource({"service.name": "test"})
 _SCOPE = InstrumentationScope("test")
@@ -32,7 +32,7 @@ def span_batch(numbers):
     """Return a sealed, gzip'd batch of numbered spans."""
     request = SpanCodec().open()
     for number in numbers:
-        request.add(span(number))
+        request.add(snapshot(span(number)))
     batch = Batch(
         id="batch",
         signal=Signal.SPANS,

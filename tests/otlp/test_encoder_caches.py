@@ -60,7 +60,7 @@ def test_names_resources_and_scopes_without_end_do_not_fill_the_memory():
             resource=Resource({"n": "x" * 3000 + str(number)}),
             instrumentation_scope=InstrumentationScope("s" * 3000 + str(number)),
         )
-        codec.open().add(span)
+        codec.open().add(sdk.kept(span))
 
     encode(0)
     gc.collect()

@@ -61,7 +61,6 @@ def test_the_private_names_exist_in_this_sdk():
     assert sdk._IS_SPAN[type(span)]
     assert isinstance(sdk.read_span(span).attributes, dict)
     assert isinstance(sdk.read_span(span).trace_state, dict)
-    assert isinstance(sdk.read_weight(span)[1], dict)
     assert all(
         (
             sdk._IS_EVENT[Event],

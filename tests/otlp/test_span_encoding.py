@@ -232,17 +232,21 @@ def test_an_item_that_cannot_be_encoded_leaves_the_request_unchanged():
     """The batch goes on without it."""
     codec = SpanCodec()
     request = codec.open()
-    request.add(build())
+    request.add(sdk.kept(build()))
     before = (request.items, request.size, b"".join(request.pieces()))
-    with pytest.raises(AttributeError):
+    with pytest.raises(TypeError):
         request.add(object())
     assert (request.items, request.size, b"".join(request.pieces())) == before
+
+
+def kept_span(**fields):
+    return sdk.kept(build(**fields))
 
 
 def test_an_error_is_critical_and_nothing_else_is():
     """The lane's default rule for spans."""
     codec = SpanCodec()
-    assert codec.is_critical(build(status=Status(StatusCode.ERROR)))
-    assert not codec.is_critical(build(status=Status(StatusCode.OK)))
-    assert not codec.is_critical(build(status=None))
+    assert codec.is_critical(kept_span(status=Status(StatusCode.ERROR)))
+    assert not codec.is_critical(kept_span(status=Status(StatusCode.OK)))
+    assert not codec.is_critical(kept_span(status=None))
     assert not codec.is_critical(object())

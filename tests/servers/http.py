@@ -22,7 +22,7 @@ class Request:
     target: str
     version: str
     headers: dict
-    """By lower-case name; a name that came twice is an error of the client and ends the test's server thread."""
+    """By lower-case name; a request in which a name comes twice counts as garbled."""
     body: bytes
 
 
@@ -134,9 +134,9 @@ def one_after_the_other(*answers):
 
 
 class Drip:
-    """Send a line that never ends, a byte every 10 ms; `begun` is set by the first."""
+    """Begin with `start` and go on without end, a byte every 10 ms; `begun` is set by the first."""
 
-    def __init__(self, start=b"HTTP/1.1 200 OK\r\nx-slow: "):
+    def __init__(self, start):
         self._start = start
         self.begun = threading.Event()
         self._pause = threading.Event()

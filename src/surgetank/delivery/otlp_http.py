@@ -12,9 +12,11 @@ import os
 import socket
 import ssl
 import sys
+import zlib
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from typing import Any, Final
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # in no stub, but documented in the source as public
 
 import urllib3
@@ -23,12 +25,14 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
+    LocationParseError,
     NameResolutionError,
+    NewConnectionError,
     ProxyError,
     ReadTimeoutError,
 )
 from urllib3.exceptions import SSLError as UrllibSSLError
-from urllib3.util import Timeout, Url, make_headers, parse_url
+from urllib3.util import Timeout, Url, parse_url
 
 from surgetank._version import __version__
 from surgetank.config import OutletConfig
@@ -52,17 +56,17 @@ class HttpSender:
         clock: Tells today's date, for `Retry-After`.
 
     Raises:
-        ConfigError: A certificate or key file does not hold what it should, or the proxy's URL is none.
+        ConfigError: A certificate or key file does not hold what it should, or a URL has no host that could be asked.
     """
 
     def __init__(self, outlet: OutletConfig, clock: Clock) -> None:
         self._outlet = outlet
         self._clock = clock
-        url = parse_url(outlet.url)
+        url = _parsed("endpoint", outlet.url)
         self._url = Url(url.scheme, None, url.host, url.port, url.path, url.query).url
         self._headers = {"content-type": "application/x-protobuf", "user-agent": USER_AGENT, **outlet.headers}
         if url.auth and "authorization" not in self._headers:
-            self._headers |= make_headers(basic_auth=unquote(url.auth))
+            self._headers["authorization"] = _basic(url.auth)
         self._proxy = _proxy_for(url, outlet.proxy)
         if url.scheme == "https":
             _check_tls_files(outlet)
@@ -103,10 +107,11 @@ class HttpSender:
 
     def abort(self) -> None:
         """Shut the live socket down, so that a `send` that waits on it returns at once; thread-safe, never raises."""
-        sock = getattr(self._connection, "sock", None)
+        sock = self._live_socket()
         if sock is not None:
             try:
-                sock.shutdown(socket.SHUT_RDWR)
+                # Not a TLS socket's own method, which first forgets its TLS state under the hands of `send`.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
             except OSError:
                 pass  # Not connected any more, or taken over by TLS: then its time-out ends it.
 
@@ -116,7 +121,7 @@ class HttpSender:
 
     def abandon(self) -> None:
         """Forget the parent's connection: closes our copy of the descriptor, says nothing on the wire."""
-        sock = getattr(self._connection, "sock", None)
+        sock = self._live_socket()
         if sock is not None:
             try:
                 # `detach` skips what `close` might still want to say; the parent's copy stays open.
@@ -126,6 +131,12 @@ class HttpSender:
         self._connection = None
         # A new one, because another thread of the parent may have held the old one's locks.
         self._manager = self._make_manager()
+
+    def _live_socket(self) -> socket.socket | None:
+        sock = getattr(self._connection, "sock", None)
+        # TLS inside the TLS of an https proxy is an object around the socket.
+        inner: socket.socket | None = getattr(sock, "socket", sock)
+        return inner
 
     def _make_manager(self) -> urllib3.PoolManager:
         outlet = self._outlet
@@ -142,7 +153,7 @@ class HttpSender:
             manager = urllib3.PoolManager(**options)
         else:
             auth = self._proxy.auth
-            proxy_headers = make_headers(proxy_basic_auth=unquote(auth)) if auth else None
+            proxy_headers = {"proxy-authorization": _basic(auth)} if auth else None
             manager = urllib3.ProxyManager(_without_auth(self._proxy), proxy_headers=proxy_headers, **options)
         manager.pool_classes_by_scheme = _pool_classes(self._remember)
         return manager
@@ -155,11 +166,15 @@ def _pool_classes(remember: Callable[[HTTPConnection], None]) -> dict[str, type[
     """Return urllib3's pools with connections that make themselves known, so that `abort` finds the live socket."""
 
     class KnownHTTPConnection(HTTPConnection):
+        response_class = _Response
+
         def connect(self) -> None:
             remember(self)
             super().connect()
 
     class KnownHTTPSConnection(HTTPSConnection):
+        response_class = _Response
+
         def connect(self) -> None:
             remember(self)
             super().connect()
@@ -173,10 +188,23 @@ def _pool_classes(remember: Callable[[HTTPConnection], None]) -> dict[str, type[
     return {"http": HTTPPool, "https": HTTPSPool}
 
 
+class _Response(http.client.HTTPResponse):
+    """A response without the flaws in its headers, of which urllib3 would log every one with a traceback."""
+
+    def begin(self) -> None:
+        super().begin()
+        self.msg.defects.clear()
+        self.msg.set_payload("")
+
+
 def _read(response: urllib3.BaseHTTPResponse) -> bytes:
     """Return a response's body; one that is too long or garbled counts as empty, for the status says enough."""
+    body = b""
     try:
-        body = response.read(RESPONSE_MAX + 1, decode_content=True)
+        # Up to the empty read, which is where a body that was cut off is found out. Not unpacked
+        # by urllib3, whose older versions would unpack a small bomb to its full size.
+        while chunk := response.read(RESPONSE_MAX + 1 - len(body), decode_content=False):
+            body += chunk
     except (HTTPError, OSError, ValueError):
         response.close()
         return b""
@@ -184,13 +212,32 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
         response.close()
         return b""
     response.release_conn()
-    return body
+    return _unpacked(body, response.headers.get("content-encoding", "identity").strip().lower())
+
+
+def _unpacked(body: bytes, encoding: str) -> bytes:
+    if encoding == "identity":
+        return body
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        return b""
+    # Both containers are told apart by their first bytes.
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        unpacked = unpacker.decompress(body, RESPONSE_MAX + 1)
+    except zlib.error:
+        return b""
+    return unpacked if unpacker.eof and len(unpacked) <= RESPONSE_MAX else b""
 
 
 def _judge(error: BaseException) -> Verdict:
     chain = list(_causes(error))
-    is_unverified = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in chain)
-    return verdicts.of_failure(_kind(chain), str(error), is_repairable=is_unverified)
+    is_repairable = any(isinstance(cause, ssl.SSLCertVerificationError) or _wants_login(cause) for cause in chain)
+    return verdicts.of_failure(_kind(chain), str(error), is_repairable=is_repairable)
+
+
+def _wants_login(error: BaseException) -> bool:
+    # A proxy's answer to CONNECT is told by http.client in words only; without a tunnel it is a status like others.
+    return "Tunnel connection failed: 407" in str(error)
 
 
 # The first that fits any exception in the chain names the fault.
@@ -200,10 +247,12 @@ _KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (socket.gaierror, "dns"),
     (UrllibSSLError, "tls"),
     (ssl.SSLError, "tls"),
+    (ConnectionRefusedError, "connection_refused"),
+    # To urllib3 this is a connect time-out, which is why it stands before those.
+    (NewConnectionError, "unreachable"),
     (ConnectTimeoutError, "timeout"),
     (ReadTimeoutError, "timeout"),
     (TimeoutError, "timeout"),
-    (ConnectionRefusedError, "connection_refused"),
     (ConnectionError, "connection_reset"),
     (http.client.HTTPException, "protocol"),
 )
@@ -238,12 +287,28 @@ def _proxy_for(url: Url, configured: str | None) -> Url | None:
         if proxy_bypass_environment(f"{url.host}:{url.port}" if url.port else url.host or "", proxies):
             return None
         configured = proxies.get(url.scheme or "") or proxies.get("all") or ""
+        if configured and "://" not in configured:
+            # `HTTP_PROXY=proxy:3128` is what other clients understand, too.
+            configured = f"http://{configured}"
     if not configured:
         return None
-    proxy = parse_url(configured)
+    proxy = _parsed("proxy", configured)
     if proxy.scheme not in ("http", "https") or not proxy.host:
         raise ConfigError("proxy", _without_auth(proxy), "an http:// or https:// URL with a host")
     return proxy
+
+
+def _parsed(field: str, url: str) -> Url:
+    try:
+        return parse_url(url)
+    except LocationParseError:
+        # The URL may hold a password, so the message does not repeat it.
+        raise ConfigError(field, "…", "an http:// or https:// URL with a host") from None
+
+
+def _basic(auth: str) -> str:
+    # From the bytes that the user wrote, for nobody says which encoding the receiver expects.
+    return "Basic " + b64encode(unquote_to_bytes(auth)).decode()
 
 
 def _without_auth(url: Url) -> str:

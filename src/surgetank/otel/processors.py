@@ -13,7 +13,8 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from surgetank.driver import is_own_thread
 from surgetank.otel.shim import LogRecordProcessor, ReadWriteLogRecord
-from surgetank.otlp.logs import snapshot
+from surgetank.otlp.logs import snapshot as snapshot_of_log
+from surgetank.otlp.spans import snapshot as snapshot_of_span
 from surgetank.pipeline import Pipeline
 
 OWN_LOGGER = "surgetank"
@@ -40,7 +41,7 @@ class TankSpanProcessor(SpanProcessor):
         """Offer a sampled span; about 3 µs, never raises, never waits."""
         context = span.context
         if context is not None and context.trace_flags & 1:
-            self._offer(span)
+            self._offer(snapshot_of_span(span))
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Deliver what was offered before; return by the time-out, True only if everything was delivered."""
@@ -71,7 +72,7 @@ class TankLogRecordProcessor(LogRecordProcessor):
         is_own_line = scope is not None and scope.name.partition(".")[0] == OWN_LOGGER
         if is_own_line or is_own_thread():
             return
-        self._offer(snapshot(log_record))
+        self._offer(snapshot_of_log(log_record))
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Deliver what was offered before; return by the time-out, True only if everything was delivered."""

@@ -21,6 +21,10 @@ CACHE_BYTES: Final = 1536 * 1024
 """What the remembered pairs of one `AttributeEncoder` may take up."""
 TEXT_CACHE_BYTES: Final = 256 * 1024
 
+_VALUES_MAX: Final = 1024
+"""Values of one key that are remembered at a time; a key with more is of the kind that seldom repeats itself."""
+_MISSES_MAX: Final = 4096
+"""Values of a full key that were not remembered, after which its memory starts anew: what repeats may have changed."""
 _SMALL_INT: Final = 1 << 16
 """Status codes, ports and line numbers come again; durations and sizes above this do not."""
 _SLOT_BYTES: Final = 100
@@ -37,11 +41,12 @@ class _Pairs(dict[Any, bytes]):
     other. Bools and floats are kept out of it: `True == 1 == 1.0`.
     """
 
-    __slots__ = ("_cache", "_generation", "double", "false", "head", "true")
+    __slots__ = ("_cache", "_generation", "_misses", "double", "false", "head", "true")
 
     def __init__(self, key: bytes, cache: _PairCache | None) -> None:
         self._cache = cache
         self._generation = cache.generation if cache is not None else 0
+        self._misses = 0
         self.head = b"\x0a" + varint(len(key)) + key + b"\x12"
         self.true = self.around(TRUE)
         self.false = self.around(FALSE)
@@ -54,6 +59,17 @@ class _Pairs(dict[Any, bytes]):
 
     def string(self, value: str) -> bytes:
         """Return the KeyValue of a string, not remembered."""
+        head = self.head
+        size = len(value)
+        if size <= SHORT and value.isascii() and len(head) <= SHORT:
+            # All lengths are one byte each, and look-ups in a table.
+            return b"%b%b%b\x0a%b%b" % (
+                VARINTS[len(head) + size + 3],
+                head,
+                VARINTS[size + 2],
+                VARINTS[size],
+                value.encode(),
+            )
         field_tag, data = string_body(value)
         return self.around(field_tag + varint(len(data)) + data)
 
@@ -67,6 +83,13 @@ class _Pairs(dict[Any, bytes]):
 
     def __missing__(self, value: Any) -> bytes:
         pair = self.string(value) if type(value) is str else self.integer(value)
+        if len(self) >= _VALUES_MAX:
+            self._misses += 1
+            if self._misses >= _MISSES_MAX:
+                # What was charged stays charged until the whole cache starts anew.
+                self.clear()
+                self._misses = 0
+            return pair
         cache = self._cache
         if cache is not None and self._generation == cache.generation:
             self[value] = pair
@@ -140,12 +163,10 @@ class AttributeEncoder:
             out: Takes the pieces.
         """
         before = len(out)
+        if type(attributes) is not dict:
+            attributes = plain_attributes(attributes)
         try:
-            if type(attributes) is not dict:
-                attributes = plain_attributes(attributes)
-            if not attributes:
-                return 0
-            return self._encode(attributes.items(), field_tag, out)
+            return self._encode(attributes.items(), field_tag, out) if attributes else 0
         except Exception:
             # Something changed the mapping meanwhile, or a key or value has methods that raise.
             del out[before:]

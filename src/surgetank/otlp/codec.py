@@ -37,7 +37,7 @@ class OpenRequest(Protocol):
         """
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the message in order: small items joined to about 64 KiB, large values as they are."""
+        """Yield the message in order: small items joined to at most 512 KiB, large values as they are."""
 
 
 class Codec(Protocol):

@@ -73,13 +73,22 @@ class LogItem:
         self.scope = scope
 
 
-def snapshot(record: Any) -> LogItem:
+def snapshot(record: Any) -> Any:
     """
-    Copy what is needed of a ReadWriteLogRecord or ReadableLogRecord.
+    Return what is kept of a ReadWriteLogRecord or ReadableLogRecord, as `LogItem`.
+
+    What cannot be read is returned as it is: to be counted as unencodable, not to raise into the application.
 
     Args:
         record: As given to `LogRecordProcessor.on_emit`; may be changed afterwards.
     """
+    try:
+        return _snapshot(record)
+    except Exception:
+        return record
+
+
+def _snapshot(record: Any) -> LogItem:
     log = record.log_record
     attributes = log.attributes
     dropped = 0

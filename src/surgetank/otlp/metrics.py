@@ -159,5 +159,5 @@ class MetricRequest:
         return head
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the message in order, in pieces of about 64 KiB."""
+        """Yield the message in order, small items joined, large values as they are."""
         return joined(self._groups.pieces())

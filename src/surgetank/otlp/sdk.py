@@ -39,7 +39,13 @@ _IS_LIST: Final = _Recognised("opentelemetry.sdk.util", "BoundedList")
 
 
 class SpanFields(NamedTuple):
-    """What a span message is made of. Containers are the innermost plain ones that could be had."""
+    """
+    What is kept of an ended span: everything that its message is made of, and nothing else.
+
+    Containers are the innermost plain ones that could be had. One flat tuple takes the place of the fifteen
+    objects with locks, limits and counters that the SDK makes of a span, so that those are freed at once, while
+    the processor's cache still holds them, and the garbage collector never gets to see them.
+    """
 
     name: Any
     trace_id: Any
@@ -56,10 +62,14 @@ class SpanFields(NamedTuple):
     attributes: Any
     dropped_attributes: Any
     events: Any
+    """Tuples of name, timestamp, attributes, count of dropped attributes."""
     dropped_events: Any
     links: Any
+    """Tuples of trace id, span id, whether it is remote, attributes, count of dropped attributes."""
     dropped_links: Any
-    status: Any
+    status_code: Any
+    """0 unset, 1 ok, 2 error; None for a span without a status."""
+    status_description: Any
     resource: Any
     scope: Any
 
@@ -69,17 +79,6 @@ def plain_attributes(attributes: Any) -> Any:
     if _IS_ATTRIBUTES[type(attributes)]:
         return getattr(attributes, "_dict", attributes)
     return attributes
-
-
-def _plain_list(items: Any) -> tuple[Any, Any]:
-    """Return the SDK's bounded list, or any sequence, as something to iterate over and a count of what was dropped."""
-    if _IS_LIST[type(items)]:
-        return getattr(items, "_dq", items), items.dropped
-    return items, 0
-
-
-def _dropped(attributes: Any) -> Any:
-    return attributes.dropped if _IS_ATTRIBUTES[type(attributes)] else 0
 
 
 def read_span(span: Any) -> SpanFields:
@@ -136,11 +135,11 @@ def _read_own_span(span: Any) -> SpanFields:
             trace_state._dict if _IS_TRACE_STATE[type(trace_state)] else trace_state,
             attributes,
             dropped_attributes,
-            events,
+            tuple([read_event(event) for event in events]) if events else (),
             dropped_events,
-            links,
+            tuple([read_link(link) for link in links]) if links else (),
             dropped_links,
-            span._status,
+            *read_status(span._status),
             span._resource,
             span._instrumentation_scope,
         ),
@@ -168,11 +167,12 @@ def _read_public_span(span: Any) -> SpanFields:
         end_time=span.end_time,
         attributes=span.attributes,
         dropped_attributes=span.dropped_attributes,
-        events=span.events,
+        events=tuple(map(read_event, span.events)),
         dropped_events=span.dropped_events,
-        links=span.links,
+        links=tuple(map(read_link, span.links)),
         dropped_links=span.dropped_links,
-        status=span.status,
+        status_code=read_status(span.status)[0],
+        status_description=read_status(span.status)[1],
         resource=span.resource,
         scope=span.instrumentation_scope,
     )
@@ -193,30 +193,17 @@ def read_event(event: Any) -> tuple[Any, Any, Any, Any]:
 def read_link(link: Any) -> tuple[Any, Any, Any, Any, Any]:
     """Return a link's trace id, span id, whether it is remote, attributes and count of dropped attributes."""
     context = link.context
-    return context.trace_id, context.span_id, context.is_remote, link.attributes, link.dropped_attributes
+    attributes = plain_attributes(link.attributes)
+    return context.trace_id, context.span_id, context.is_remote, attributes, link.dropped_attributes
 
 
 def read_status(status: Any) -> tuple[Any, Any]:
-    """Return a status' code (0 unset, 1 ok, 2 error) and description."""
+    """Return a status' code (0 unset, 1 ok, 2 error) and description; None twice for no status."""
+    if status is None:
+        return None, None
     if _IS_STATUS[type(status)]:
         try:
             return status._status_code._value_, status._description
         except AttributeError:
             pass
     return status.status_code.value, status.description
-
-
-def read_weight(span: Any) -> tuple[Any, Any, Any, Any]:
-    """Return what makes one span larger than another: name, attributes, events and links, for the estimate."""
-    if _IS_SPAN[type(span)]:
-        try:
-            attributes, events, links = span._attributes, span._events, span._links
-            return (
-                span._name,
-                attributes._dict if _IS_ATTRIBUTES[type(attributes)] else attributes,
-                events._dq if _IS_LIST[type(events)] else events,
-                links._dq if _IS_LIST[type(links)] else links,
-            )
-        except AttributeError:
-            pass
-    return span.name, span.attributes, span.events, span.links

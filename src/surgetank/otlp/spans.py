@@ -1,7 +1,7 @@
-"""Spans: ReadableSpan to Span messages.
+"""Spans: snapshots of ended spans, and SpanFields to Span messages.
 
 Owns: one pipeline's caches for spans.
-Threads: `estimate` and `is_critical` any, at once; the rest one at a time.
+Threads: `snapshot`, `estimate` and `is_critical` any, at once; the rest one at a time.
 Invariants: a span that the official encoder can encode comes out equal to the official message.
 """
 
@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from surgetank.model import Signal
 from surgetank.otlp.attributes import AttributeEncoder, TextCache
-from surgetank.otlp.estimate import FAILED, estimate_attributes, estimate_text
+from surgetank.otlp.estimate import FAILED, estimate_attributes, estimate_text, estimate_value
 from surgetank.otlp.request import PIECE_BYTES, Heads, ItemRequest
-from surgetank.otlp.sdk import SpanFields, plain_attributes, read_event, read_link, read_span, read_status, read_weight
+from surgetank.otlp.sdk import SpanFields, read_span
 from surgetank.otlp.wire import (
     delimited,
     fixed64,
@@ -43,16 +43,31 @@ _HAS_IS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
 _ERROR: Final = 2
 
-_SPAN_BYTES: Final = 2450
-_EVENT_BYTES: Final = 400
-_LINK_BYTES: Final = 450
+_SPAN_BYTES: Final = 500
+_EVENT_BYTES: Final = 200
+_LINK_BYTES: Final = 250
 
 _UNSET_STATUS: Final = b"\x7a\x00"
 _OK_STATUS: Final = b"\x7a\x02\x18\x01"
 
 
+__all__ = ["SpanCodec", "SpanFields", "snapshot"]
+
+
+def snapshot(span: Any) -> Any:
+    """
+    Return what is kept of an ended span, as `SpanFields`.
+
+    What cannot be read is returned as it is: to be counted as unencodable, not to raise into the application.
+    """
+    try:
+        return read_span(span)
+    except Exception:
+        return span
+
+
 class SpanCodec:
-    """The codec of the spans' pipeline."""
+    """The codec of the spans' pipeline; its items are `SpanFields`."""
 
     def __init__(self) -> None:
         self._attributes = AttributeEncoder()
@@ -71,45 +86,28 @@ class SpanCodec:
     def is_critical(self, item: Any) -> bool:
         """Return whether the span ended with status ERROR."""
         try:
-            return bool(read_status(item.status)[0] == _ERROR)
+            return bool(item.status_code == _ERROR)
         except Exception:
             return False
 
     def estimate(self, item: Any) -> int:
-        """Return about how many bytes of memory a finished span keeps alive."""
+        """Return about how many bytes of memory a snapshot keeps alive."""
         try:
             return _estimate(item)
         except Exception:
             return FAILED
 
-    def _encode(self, span: Any) -> tuple[Any, Any, list[bytes], int]:
+    def _encode(self, span: SpanFields) -> tuple[Any, Any, list[bytes], int]:
         """Return resource, scope, and the span as pieces with their length; small spans are one piece."""
-        fields = read_span(span)
-        numbers = fields[1:8]
-        try:
-            fixed = _fixed(*numbers)
-        except Exception:
-            fixed = _fixed(*_repaired(*numbers))
-        parts = [b"", fixed]
-        size = self._append(fields, parts) + len(fixed)
-        if size < PIECE_BYTES:
-            parts[0] = b"\x12" + varint(size)
-            item = b"".join(parts)
-            return fields.resource, fields.scope, [item], len(item)
-        parts[0] = head = b"\x12" + varint(size)
-        return fields.resource, fields.scope, parts, size + len(head)
-
-    def _append(self, fields: SpanFields, parts: list[bytes]) -> int:
-        """Append the fields of variable length and return their length."""
         (
             name,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
+            trace_id,
+            span_id,
+            parent_id,
+            parent_is_remote,
+            kind,
+            start,
+            end,
             trace_state,
             attributes,
             dropped_attributes,
@@ -117,38 +115,45 @@ class SpanCodec:
             dropped_events,
             links,
             dropped_links,
-            status,
-            _,
-            _,
-        ) = fields
-        rest = b"\x2a" + self._names[name]
+            status_code,
+            description,
+            resource,
+            scope,
+        ) = span
+        try:
+            fixed = _fixed(trace_id, span_id, parent_id, parent_is_remote, kind, start, end)
+        except Exception:
+            fixed = _fixed(*_repaired(trace_id, span_id, parent_id, parent_is_remote, kind, start, end))
+        fixed += b"\x2a" + self._names[name]
         if trace_state:
-            rest += delimited(b"\x1a", text(",".join([f"{key}={value}" for key, value in trace_state.items()])))
-        if status is not None:
-            rest += _status(status)
+            fixed += delimited(b"\x1a", text(",".join([f"{key}={value}" for key, value in trace_state.items()])))
+        if description or status_code != 0:
+            fixed += _status(status_code, description)
+        else:
+            fixed += _UNSET_STATUS
         if dropped_attributes or dropped_events or dropped_links:
-            rest += _dropped_counts(dropped_attributes, dropped_events, dropped_links)
-        parts.append(rest)
-        size = len(rest)
+            fixed += _dropped_counts(dropped_attributes, dropped_events, dropped_links)
+        parts = [b"", fixed]
+        size = len(fixed)
         if attributes:
             size += self._attributes.encode(attributes, b"\x4a", parts)
-        if events:
-            for event in events:
-                size += self._append_event(event, parts)
-        if links:
-            for link in links:
-                size += self._append_link(link, parts)
-        return size
+        for event in events:
+            size += self._append_event(event, parts)
+        for link in links:
+            size += self._append_link(link, parts)
+        parts[0] = head = b"\x12" + varint(size)
+        size += len(head)
+        return resource, scope, [b"".join(parts)] if size < PIECE_BYTES else parts, size
 
     def _append_event(self, event: Any, parts: list[bytes]) -> int:
-        name, timestamp, attributes, dropped = read_event(event)
+        name, timestamp, attributes, dropped = event
         head = b"\x09" + fixed64(timestamp) + b"\x12" + self._names[name]
         if dropped:
             head += b"\x20" + varint(uint32(dropped))
         return self._append_message(b"\x5a", head, attributes, b"\x1a", parts)
 
     def _append_link(self, link: Any, parts: list[bytes]) -> int:
-        trace_id, span_id, is_remote, attributes, dropped = read_link(link)
+        trace_id, span_id, is_remote, attributes, dropped = link
         flags = _HAS_IS_REMOTE | _IS_REMOTE if is_remote else _HAS_IS_REMOTE
         head = b"\x0a\x10" + identifier(trace_id, 16) + b"\x12\x08" + identifier(span_id, 8)
         head += b"\x35" + pack_fixed32(flags)
@@ -202,13 +207,11 @@ def _repaired(
     )
 
 
-def _status(status: Any) -> bytes:
-    code, description = read_status(status)
-    if not description:
-        if code == 0:
-            return _UNSET_STATUS
-        if code == 1:
-            return _OK_STATUS
+def _status(code: Any, description: Any) -> bytes:
+    if code is None:
+        return b""
+    if code == 1 and not description:
+        return _OK_STATUS
     body = delimited(b"\x12", text(description)) if description else b""
     if code:
         body += b"\x18" + varint(uint32(code))
@@ -220,20 +223,18 @@ def _dropped_counts(attributes: Any, events: Any, links: Any) -> bytes:
     return b"".join(field_tag + varint(uint32(count)) for field_tag, count in counts if count)
 
 
-def _estimate(span: Any) -> int:
-    name, attributes, events, links = read_weight(span)
-    size = _SPAN_BYTES + estimate_text(name)
-    if attributes:
-        size += estimate_attributes(attributes)
-    if events:
-        for event in events:
-            name, _, attributes, _ = read_event(event)
-            size += _EVENT_BYTES + estimate_text(name)
-            if attributes:
-                size += estimate_attributes(attributes)
-    if links:
-        for link in links:
-            size += _LINK_BYTES
-            if attributes := plain_attributes(link.attributes):
-                size += estimate_attributes(attributes)
-    return size
+def _estimate(span: SpanFields) -> int:
+    size = _SPAN_BYTES + estimate_text(span[0])
+    if span[9]:
+        size += estimate_attributes(span[9])
+    for event in span[11]:
+        size += _EVENT_BYTES + estimate_text(event[0])
+        if event[2]:
+            size += estimate_attributes(event[2])
+    for link in span[13]:
+        size += _LINK_BYTES
+        if link[3]:
+            size += estimate_attributes(link[3])
+    if span[8]:
+        size += estimate_value(span[8])
+    return size + len(span[16]) if span[16] else size
