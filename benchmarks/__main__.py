@@ -19,7 +19,7 @@ Row = tuple[str, str, str, str]
 
 def median(results: list[dict[str, Any]], name: str) -> float:
     """Return the median of one measured value over the rounds."""
-    return statistics.median(result[name] for result in results)
+    return float(statistics.median(result[name] for result in results))
 
 
 def cpu() -> list[Row]:
@@ -37,7 +37,12 @@ def cpu() -> list[Row]:
             f"{ours:.1f} µs (1/{stock / ours:.1f})",
             "≤ 1/4, aim 1/6",
         ),
-        ("`on_end` on the application's thread, median", f"{on_end['stock']:.2f} µs", f"{on_end['ours']:.2f} µs", "≤ 3 µs"),
+        (
+            "`on_end` on the application's thread, median",
+            f"{on_end['stock']:.2f} µs",
+            f"{on_end['ours']:.2f} µs",
+            "≤ 3 µs",
+        ),
         ("… mean, while the spans are encoded beside it", f"{mean['stock']:.2f} µs", f"{mean['ours']:.2f} µs", ""),
     ]
 
@@ -92,13 +97,19 @@ def deadlines() -> list[Row]:
     """Flush and shutdown with a dead endpoint."""
     rows: list[Row] = []
     with refusing() as refused, black_hole() as silent:
-        cases = [(call, kind, mode) for call in ("flush", "shutdown") for kind in ("refused", "silent") for mode in ("stock", "ours")]
+        cases = [
+            (call, kind, mode)
+            for call in ("flush", "shutdown")
+            for kind in ("refused", "silent")
+            for mode in ("stock", "ours")
+        ]
         endpoints = {"refused": refused, "silent": silent}
         results = side_by_side([("deadlines", {"mode": m, "endpoint": endpoints[k], "call": c}) for c, k, m in cases])
     seconds = {case: result["seconds"] for case, result in zip(cases, results, strict=True)}
     for call, name, goal in (("flush", "force_flush(1 s)", "≤ 1.2 s"), ("shutdown", "shutdown()", "≤ 5.5 s")):
         stock, ours = (
-            " / ".join(f"{seconds[call, kind, mode]:.1f} s" for kind in ("refused", "silent")) for mode in ("stock", "ours")
+            " / ".join(f"{seconds[call, kind, mode]:.1f} s" for kind in ("refused", "silent"))
+            for mode in ("stock", "ours")
         )
         rows.append((f"`{name}` with a full buffer, endpoint refusing / black-holed", stock, ours, goal))
     return rows
@@ -106,7 +117,9 @@ def deadlines() -> list[Row]:
 
 def outage() -> list[Row]:
     """Thirty seconds without a collector."""
-    results = dict(zip(("stock", "ours"), side_by_side([("outage", {"mode": m}) for m in ("stock", "ours")]), strict=True))
+    results = dict(
+        zip(("stock", "ours"), side_by_side([("outage", {"mode": m}) for m in ("stock", "ours")]), strict=True)
+    )
     lost = {
         mode: f"{r['made'] - r['arrived']:,} of {r['made']:,} lost ({1 - r['arrived'] / r['made']:.0%}), {r['duplicates']} twice"
         for mode, r in results.items()

@@ -8,11 +8,6 @@ import time
 
 def main() -> None:
     """Import the SDK, then ours, and print what ours took."""
-    import opentelemetry._logs
-    import opentelemetry.sdk._logs
-    import opentelemetry.sdk.metrics
-    import opentelemetry.sdk.trace
-
     began = time.perf_counter()
     import surgetank
 

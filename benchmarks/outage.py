@@ -13,7 +13,9 @@ def main() -> None:
     """Make spans at a steady rate; the collector is away in the middle; print made and arrived."""
     given = arguments(rate=450, before=5.0, away=30.0, after=15.0)
     with Collector() as collector:
-        inner = processor(given.mode, collector.endpoint, max_size=int(given.rate * (given.away + 20)), max_memory_mb=50)
+        inner = processor(
+            given.mode, collector.endpoint, max_size=int(given.rate * (given.away + 20)), max_memory_mb=50
+        )
         tracer_provider, tracer = provider(inner)
         began, made = time.monotonic(), 0
         while (elapsed := time.monotonic() - began) < given.before + given.away + given.after:

@@ -29,7 +29,9 @@ def main() -> None:
         make_span(tracer, number)
         durations.append((time.perf_counter() - start) * 1e6)
     durations.sort()
-    at = {name: durations[int(len(durations) * share)] for name, share in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))}
+    at = {
+        name: durations[int(len(durations) * share)] for name, share in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))
+    }
     print(json.dumps({**at, "max": durations[-1]}))
     tracer_provider.shutdown()
 

@@ -2,7 +2,6 @@
 
 from fakes.pipelines import Rig
 from fakes.requests import span, span_numbers
-
 from surgetank.model import BreakerState
 from surgetank.otlp.spans import snapshot
 from surgetank.testing import delivered, hold, permanent, retry, silence

@@ -425,13 +425,15 @@ def resolve_outlet(
 
 def _checked_url(name: str, url: str) -> str:
     permitted = "an http:// or https:// URL with a host"
+    # What stands before the @ may be a password, so the message leaves it out.
+    shown = re.sub(r"//[^/]*@", "//…@", url)
     try:
         parts = urlsplit(url)
         _ = parts.port  # A port that is not a number is only found out when it is asked for.
     except ValueError:
-        raise ConfigError(name, url, permitted) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(name, url, permitted)
+        raise ConfigError(name, shown, permitted) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or " " in url:
+        raise ConfigError(name, shown, permitted)
     return url
 
 
@@ -485,9 +487,9 @@ def _checked_header(name: str, value: object) -> str:
     lowered = name.lower() if isinstance(name, str) else name
     if not isinstance(lowered, str) or not _HEADER_NAME.fullmatch(lowered) or lowered in _OWN_HEADERS:
         raise ConfigError("headers", name, "header names (RFC 9110 tokens) other than " + ", ".join(_OWN_HEADERS))
-    if not isinstance(value, str) or any(character in value for character in "\r\n\0"):
+    if not isinstance(value, str) or any(ord(character) < 32 and character != "\t" for character in value):
         # The value may be a credential, so the message names the header only.
-        raise ConfigError(f"headers[{lowered}]", "…", "text without line breaks")
+        raise ConfigError(f"headers[{lowered}]", "…", "text without line breaks and control characters")
     return lowered
 
 

@@ -3,9 +3,9 @@
 import random
 
 import pytest
+
 from fakes.batches import held
 from fakes.requests import span_batch
-
 from surgetank.buffer.buffer import Buffer
 from surgetank.config import BufferConfig, Environment, Timing, resolve_limits
 from surgetank.delivery.outlet import Outlet
@@ -46,7 +46,7 @@ class Bench:
         """Bring a sealed batch in by the front door, so that the books know it."""
         for _ in range(batch.batch.items):
             self.buffer.offer(object(), 100, is_critical=False)
-        lane, entries = self.buffer.take_slice(batch.batch.items)
+        _, entries = self.buffer.take_slice(batch.batch.items)
         batch.first_seq = entries[0][2]
         self.buffer.sealed(batch, released=100 * len(entries), next_seq=None)
 
@@ -212,7 +212,7 @@ def test_one_batch_that_keeps_failing_does_not_block_the_others():
     bench.run(until=lambda: bench.stats.delivered == 20)
     assert len(bench.sender.sent) <= 20 + REFUSALS_BEFORE_ASIDE
     for number in range(100, 110):
-        bench.run(until=lambda: bench.clock.monotonic() > 1000 * (number - 98), steps=100_000)
+        bench.run(until=lambda end=1000 * (number - 98): bench.clock.monotonic() > end, steps=100_000)
         bench.queue(span_batch([number]))
     bench.run(steps=100_000)
 

@@ -3,7 +3,6 @@
 import random
 
 from fakes.requests import span, span_numbers
-
 from surgetank.config import BufferConfig, Environment, Timing, resolve_limits
 from surgetank.delivery.endpoint import Endpoint
 from surgetank.model import Signal

@@ -4,18 +4,28 @@ The model is a receiver that remembers every item that it took, refused, or neve
 are tiny, so that eviction, splitting, tripping and giving up happen in every run.
 """
 
-from fakes.pipelines import Rig
-from fakes.requests import span_numbers
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from fakes.pipelines import Rig
+from fakes.requests import span_numbers
 from surgetank.config import Timing
 from surgetank.model import Outcome
 from surgetank.testing import delivered, hold, permanent, retry, silence, too_large
 
 VERDICTS = st.sampled_from(
-    [delivered(), delivered(), delivered(rejected=1), retry(), retry(after=3.0), hold(), silence(), permanent(), too_large()]
+    [
+        delivered(),
+        delivered(),
+        delivered(rejected=1),
+        retry(),
+        retry(after=3.0),
+        hold(),
+        silence(),
+        permanent(),
+        too_large(),
+    ]
 )
 SIZES = st.sampled_from([0, 10, 5_000, 70_000, 120_000, 400_000])
 

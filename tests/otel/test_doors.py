@@ -3,7 +3,6 @@
 import logging
 
 import pytest
-from fakes.tanks import stepped_tank
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
@@ -11,6 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import Status, StatusCode
 
+from fakes.tanks import stepped_tank
 from surgetank.driver import own_work
 from surgetank.otel.shim import suppressed
 from surgetank.testing import delivered, hold, silence

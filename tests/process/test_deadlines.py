@@ -5,8 +5,8 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from fakes.requests import span
 
+from fakes.requests import span
 from surgetank import BufferConfig, Tank
 from surgetank.testing import behaviour
 from surgetank.testing.collector import Collector

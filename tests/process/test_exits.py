@@ -3,8 +3,8 @@
 import time
 
 import pytest
-from process.programs import ended, heard, kill_all, run, start, terminate
 
+from process.programs import ended, heard, kill_all, run, start, terminate
 from surgetank.testing import behaviour
 from surgetank.testing.collector import Collector
 
@@ -122,7 +122,7 @@ def test_sigterm_in_an_outage_keeps_the_deadline():
 
 
 def test_uvicorns_reraised_sigterm_loses_nothing(collector):
-    """uvicorn restores our handler after its graceful stop and raises the signal again."""
+    """Uvicorn restores our handler after its graceful stop and raises the signal again."""
     pytest.importorskip("uvicorn")
     process = start(
         """

@@ -1,8 +1,8 @@
 """Forks of real processes with live pipelines: own items once, the parent's untouched, no shared socket."""
 
 import pytest
-from process.programs import ended, heard, kill_all, run, start
 
+from process.programs import ended, heard, kill_all, run, start
 from surgetank.testing import behaviour
 from surgetank.testing.collector import Collector
 

@@ -1,8 +1,8 @@
 """Offers from signal handlers and destructors that interrupt an offer on the same thread."""
 
 import pytest
-from process.programs import kill_all, run
 
+from process.programs import kill_all, run
 from surgetank.testing.collector import Collector
 
 pytestmark = pytest.mark.slow

@@ -43,8 +43,8 @@ from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from surgetank.otlp.spans import snapshot
 from surgetank.model import Signal
+from surgetank.otlp.spans import snapshot
 
 REQUESTS: dict[Signal, type[Message]] = {
     Signal.SPANS: ExportTraceServiceRequest,

@@ -1,27 +1,25 @@
 """OTLP over HTTP: carries one sealed batch to the endpoint, once, on a connection that is kept alive.
 
-Owns: the connection pool (of one connection) of one signal.
+Owns: the connection pool (of one connection) of one signal, and the line that it runs over (`line.py`).
 Threads: `send` by one thread at a time; `abort` from any; `abandon` in a forked child.
-Invariants: no retries and no redirects inside; nothing that a network or a server does is raised.
+Invariants: no retries and no redirects inside; nothing that a network or a server does is raised;
+no answer is ever taken for another batch's; a forked child waits for no lock of its parent's.
 """
 
 from __future__ import annotations
 
 import http.client
-import os
 import socket
 import ssl
 import sys
 import zlib
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # in no stub, but documented in the source as public
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
@@ -37,11 +35,16 @@ from urllib3.util import Timeout, Url, parse_url
 from surgetank._version import __version__
 from surgetank.config import OutletConfig
 from surgetank.delivery import verdicts
+from surgetank.delivery.line import Line, pool_classes
 from surgetank.errors import ConfigError
 from surgetank.model import Batch, Clock, Verdict
 
 # The most of a response that is looked at; the OTLP specification has clients limit it to 4 MiB.
 RESPONSE_MAX: Final = 4 * 1024 * 1024
+_READ_STEP: Final = 64 * 1024
+
+# zlib's window size, and 32 for "gzip or zlib, whichever the header says".
+_EITHER_HEADER: Final = 32 + zlib.MAX_WBITS
 
 USER_AGENT: Final = f"surgetank/{__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"
 BATCH_ID_HEADER: Final = "surgetank-batch-id"
@@ -64,13 +67,15 @@ class HttpSender:
         self._clock = clock
         url = _parsed("endpoint", outlet.url)
         self._url = Url(url.scheme, None, url.host, url.port, url.path, url.query).url
-        self._headers = {"content-type": "application/x-protobuf", "user-agent": USER_AGENT, **outlet.headers}
+        self._headers = {"content-type": "application/x-protobuf", "user-agent": USER_AGENT}
+        # What is not ASCII goes out as UTF-8; `http.client` writes Latin-1 and fails on the rest.
+        self._headers |= {name: value.encode().decode("latin-1") for name, value in outlet.headers.items()}
         if url.auth and "authorization" not in self._headers:
             self._headers["authorization"] = _basic(url.auth)
         self._proxy = _proxy_for(url, outlet.proxy)
         if url.scheme == "https":
             _check_tls_files(outlet)
-        self._connection: HTTPConnection | None = None
+        self._line = Line(clock)
         self._manager = self._make_manager()
 
     def send(self, batch: Batch, timeout: float) -> Verdict:
@@ -79,11 +84,13 @@ class HttpSender:
 
         Args:
             batch: Its bytes go out as they are.
-            timeout: Seconds for connecting, and for each wait for bytes; see `abort` for a server that drips.
+            timeout: Seconds for everything together. Two things can take longer: a name server that does
+                not answer, and a server that drips the head of its answer or a TLS handshake; `abort` ends the latter.
         """
         headers = {**self._headers, BATCH_ID_HEADER: batch.id}
         if batch.encoding != "identity":
             headers["content-encoding"] = batch.encoding
+        self._line.begin(timeout)
         try:
             response = self._manager.urlopen(
                 "POST",
@@ -94,49 +101,38 @@ class HttpSender:
                 retries=False,
                 redirect=False,
                 preload_content=False,
+                decode_content=False,
             )
             return verdicts.of_http(
                 response.status,
                 retry_after=response.headers.get("retry-after"),
-                body=_read(response),
+                body=self._read(response),
                 items=batch.items,
                 now=self._clock.now(),
             )
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
-            return _judge(error)
+            self._line.drop()
+            return _judge(TimeoutError("broken off") if self._line.is_cut else error)
+        finally:
+            self._line.end()
 
     def abort(self) -> None:
-        """Shut the live socket down, so that a `send` that waits on it returns at once; thread-safe, never raises."""
-        sock = self._live_socket()
-        if sock is not None:
-            try:
-                # Not a TLS socket's own method, which first forgets its TLS state under the hands of `send`.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-            except OSError:
-                pass  # Not connected any more, or taken over by TLS: then its time-out ends it.
+        """Cut the live connection, so that a `send` that waits on it returns at once; thread-safe, never raises."""
+        self._line.cut()
 
     def close(self) -> None:
         """Let go of the connection; a later `send` opens a new one."""
+        # By name, for a failure's traceback may keep a pool alive until the collector comes by.
+        for key in list(self._manager.pools.keys()):
+            self._manager.pools[key].close()
         self._manager.clear()
+        self._line.drop()
 
     def abandon(self) -> None:
-        """Forget the parent's connection: closes our copy of the descriptor, says nothing on the wire."""
-        sock = self._live_socket()
-        if sock is not None:
-            try:
-                # `detach` skips what `close` might still want to say; the parent's copy stays open.
-                os.close(sock.detach())
-            except OSError:
-                pass
-        self._connection = None
-        # A new one, because another thread of the parent may have held the old one's locks.
+        """Forget the parent's connection: closes our copies of the descriptor, says nothing on the wire."""
+        self._line.forget()
+        self._line = Line(self._clock)
         self._manager = self._make_manager()
-
-    def _live_socket(self) -> socket.socket | None:
-        sock = getattr(self._connection, "sock", None)
-        # TLS inside the TLS of an https proxy is an object around the socket.
-        inner: socket.socket | None = getattr(sock, "socket", sock)
-        return inner
 
     def _make_manager(self) -> urllib3.PoolManager:
         outlet = self._outlet
@@ -155,78 +151,37 @@ class HttpSender:
             auth = self._proxy.auth
             proxy_headers = {"proxy-authorization": _basic(auth)} if auth else None
             manager = urllib3.ProxyManager(_without_auth(self._proxy), proxy_headers=proxy_headers, **options)
-        manager.pool_classes_by_scheme = _pool_classes(self._remember)
+        manager.pool_classes_by_scheme = pool_classes(self._line)
         return manager
 
-    def _remember(self, connection: HTTPConnection) -> None:
-        self._connection = connection
-
-
-def _pool_classes(remember: Callable[[HTTPConnection], None]) -> dict[str, type[HTTPConnectionPool]]:
-    """Return urllib3's pools with connections that make themselves known, so that `abort` finds the live socket."""
-
-    class KnownHTTPConnection(HTTPConnection):
-        response_class = _Response
-
-        def connect(self) -> None:
-            remember(self)
-            super().connect()
-
-    class KnownHTTPSConnection(HTTPSConnection):
-        response_class = _Response
-
-        def connect(self) -> None:
-            remember(self)
-            super().connect()
-
-    class HTTPPool(HTTPConnectionPool):
-        ConnectionCls = KnownHTTPConnection
-
-    class HTTPSPool(HTTPSConnectionPool):
-        ConnectionCls = KnownHTTPSConnection
-
-    return {"http": HTTPPool, "https": HTTPSPool}
-
-
-class _Response(http.client.HTTPResponse):
-    """A response without the flaws in its headers, of which urllib3 would log every one with a traceback."""
-
-    def begin(self) -> None:
-        super().begin()
-        self.msg.defects.clear()
-        self.msg.set_payload("")
-
-
-def _read(response: urllib3.BaseHTTPResponse) -> bytes:
-    """Return a response's body; one that is too long or garbled counts as empty, for the status says enough."""
-    body = b""
-    try:
-        # Up to the empty read, which is where a body that was cut off is found out. Not unpacked
-        # by urllib3, whose older versions would unpack a small bomb to its full size.
-        while chunk := response.read(RESPONSE_MAX + 1 - len(body), decode_content=False):
-            body += chunk
-    except (HTTPError, OSError, ValueError):
+    def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        """Return a response's body; one that is too long, too late or garbled counts as empty: the status says enough."""
+        body = bytearray()
+        try:
+            # After a 1xx the answer proper may still come, and would be taken for the next batch's.
+            is_whole = response.status >= 200
+            while is_whole and (part := response.read1(_READ_STEP)):
+                body += part
+                is_whole = len(body) <= RESPONSE_MAX and self._line.may_wait()
+            if is_whole:
+                response.release_conn()
+                return _inflated(bytes(body), response.headers.get("content-encoding", ""))
+        except (HTTPError, OSError, http.client.HTTPException, ValueError, zlib.error):
+            pass
         response.close()
         return b""
-    if len(body) > RESPONSE_MAX:
-        response.close()
-        return b""
-    response.release_conn()
-    return _unpacked(body, response.headers.get("content-encoding", "identity").strip().lower())
 
 
-def _unpacked(body: bytes, encoding: str) -> bytes:
+def _inflated(body: bytes, encoding: str) -> bytes:
+    """Undo an encoding that we did not ask for; what would be longer than the limit counts as empty."""
+    encoding = encoding.strip().lower() or "identity"
     if encoding == "identity":
         return body
     if encoding not in ("gzip", "x-gzip", "deflate"):
         return b""
-    # Both containers are told apart by their first bytes.
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    try:
-        unpacked = unpacker.decompress(body, RESPONSE_MAX + 1)
-    except zlib.error:
-        return b""
-    return unpacked if unpacker.eof and len(unpacked) <= RESPONSE_MAX else b""
+    inflater = zlib.decompressobj(_EITHER_HEADER)
+    inflated = inflater.decompress(body, RESPONSE_MAX)
+    return b"" if inflater.unconsumed_tail else inflated
 
 
 def _judge(error: BaseException) -> Verdict:
@@ -275,8 +230,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(current))
         yield current
-        # urllib3 hands the original on in one of these three ways.
-        linked = (current.__cause__, current.__context__, *current.args)
+        # urllib3 hands the original on in one of these two ways. `__context__` may be an
+        # exception that our caller's caller is handling, which has nothing to do with ours.
+        linked = (current.__cause__, *current.args)
         waiting.extend(cause for cause in linked if isinstance(cause, BaseException))
 
 
