@@ -131,7 +131,9 @@ def make_spans(tank):
                 with tracer.start_as_current_span(
                     f"work {number}", kind=list(SpanKind)[number % 5], links=[Link(far, {"why": "asked"})]
                 ) as span:
-                    span.set_attributes({"n": number, "neg": -number, "f": number / 7, "b": True, "s": "größe", "l": [1, 2]})
+                    span.set_attributes(
+                        {"n": number, "neg": -number, "f": number / 7, "b": True, "s": "größe", "l": [1, 2]}
+                    )
                     span.add_event("step", {"at": number})
                     if number % 10 == 0:
                         span.set_status(Status(StatusCode.ERROR, "did not work"))
@@ -157,7 +159,10 @@ def make_logs(tank):
 def make_metrics(tank):
     views = [View(instrument_name="exp", aggregation=ExponentialBucketHistogramAggregation())]
     provider = MeterProvider(
-        metric_readers=[tank.metric_reader], views=views, resource=Resource({"service.name": "shop"}), shutdown_on_exit=False
+        metric_readers=[tank.metric_reader],
+        views=views,
+        resource=Resource({"service.name": "shop"}),
+        shutdown_on_exit=False,
     )
     meter = provider.get_meter("app")
     counter, updown = meter.create_counter("count", "1", "how many"), meter.create_up_down_counter("level")
