@@ -50,6 +50,24 @@ def test_a_child_sends_its_own_items_once_and_the_parent_loses_none(collector):
     all_arrived(collector, 1050)
 
 
+def test_our_threads_import_nothing(collector):
+    """A fork in the middle of an import leaves the child with a lock that nobody releases."""
+    code, words = run(
+        """
+        tank = install()
+        work(0, 1)
+        before = set(sys.modules)
+        work(1, 700)
+        tank.shutdown(timeout=5.0)
+        say(imported=sorted(set(sys.modules) - before))
+        """,
+        collector.endpoint,
+    )
+
+    assert code == 0
+    assert words == [{"imported": []}]
+
+
 def test_many_forks_over_a_live_connection_garble_and_repeat_nothing(collector):
     """Each child has its own socket; the parent goes on sending on its own."""
     code, _ = run(

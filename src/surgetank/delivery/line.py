@@ -8,6 +8,7 @@ nothing here waits for a lock that a forked child could find taken.
 
 from __future__ import annotations
 
+import codecs
 import http.client
 import queue
 import socket
@@ -20,6 +21,10 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from surgetank.model import Clock
+
+# `getaddrinfo` looks this codec up when it is first given a name, and that is an import: a fork in the middle
+# of it would leave the child an import lock that is never released, or a codec that is said not to exist.
+codecs.lookup("idna")
 
 # A socket's time-out is never 0, which would mean "do not wait" (seconds).
 _WAIT_MIN: Final = 0.001
