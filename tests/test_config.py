@@ -32,7 +32,7 @@ def test_the_defaults_are_the_adrs(signal, max_size, megabytes, strategy, persis
     assert found.max_size == max_size
     assert found.max_bytes == megabytes * MEBIBYTE
     assert found.drop_strategy == strategy
-    assert found.persistence_enabled is persistence
+    assert found.persist == ("all" if persistence else "none")
     assert found.circuit_breaker_threshold == threshold
 
 
@@ -122,7 +122,8 @@ def test_every_field_can_be_set_by_a_variable_of_its_name():
         "max_size": "77",
         "max_memory_mb": "7.5",
         "drop_strategy": "newest",
-        "persistence_enabled": "false",
+        "persistence_enabled": "true",
+        "persist": "critical",
         "circuit_breaker_threshold": "7",
         "max_export_batch_size": "17",
         "max_batch_mb": "0.5",
@@ -135,7 +136,8 @@ def test_every_field_can_be_set_by_a_variable_of_its_name():
     assert found.max_size == 77
     assert found.max_bytes == int(7.5 * MEBIBYTE)
     assert found.drop_strategy == "newest"
-    assert found.persistence_enabled is False
+    assert found.persist == "critical"
+    assert limits(Signal.LOGS, SURGETANK_LOGS_PERSISTENCE_ENABLED="false").persist == "none"
     assert found.circuit_breaker_threshold == 7
     assert found.max_export_batch_size == 17
     assert found.max_batch_bytes == MEBIBYTE // 2

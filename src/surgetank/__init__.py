@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from surgetank.errors import ConfigError, SurgetankError
+from surgetank.errors import ConfigError, SpoolKeyError, SurgetankError
 
 if TYPE_CHECKING:
     from surgetank._version import __version__ as __version__
     from surgetank.config import BufferConfig, Timing
     from surgetank.model import BreakerState, DropReason, Signal, SignalStats, TankStats
+    from surgetank.spool.settings import SpoolConfig
     from surgetank.tank import Tank
     from surgetank.wiring import install
 
@@ -35,6 +36,8 @@ __all__ = [
     "DropReason",
     "Signal",
     "SignalStats",
+    "SpoolConfig",
+    "SpoolKeyError",
     "SurgetankError",
     "Tank",
     "TankStats",
@@ -50,6 +53,7 @@ _HOMES = {
     "DropReason": "surgetank.model",
     "Signal": "surgetank.model",
     "SignalStats": "surgetank.model",
+    "SpoolConfig": "surgetank.spool.settings",
     "Tank": "surgetank.tank",
     "TankStats": "surgetank.model",
     "Timing": "surgetank.config",

@@ -16,7 +16,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -26,6 +26,7 @@ from surgetank.model import Signal
 
 DropStrategy = Literal["oldest", "newest", "sampling"]
 Compression = Literal["none", "gzip", "deflate"]
+Persist = Literal["none", "critical", "all"]
 
 _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
@@ -41,9 +42,10 @@ _DROP_STRATEGIES: Final[Mapping[Signal, tuple[str, ...]]] = {
 }
 _ANY_DROP_STRATEGY: Final = ("oldest", "newest", "sampling")
 _COMPRESSIONS: Final = ("none", "gzip", "deflate")
+_PERSISTS: Final = ("critical", "all")
 
 
-def _number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
+def check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
     """Refuse what is not a number in `low..high`; bool is not a number here."""
     kind = "a whole number" if whole else "a number"
     permitted = f"{kind} from {low:g} to {high:g}"
@@ -53,7 +55,8 @@ def _number(name: str, value: object, low: float, high: float, *, whole: bool = 
         raise ConfigError(name, value, permitted)
 
 
-def _choice(name: str, value: object, permitted: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, permitted: tuple[str, ...]) -> None:
+    """Refuse what is none of these words."""
     if value not in permitted:
         raise ConfigError(name, value, "one of " + ", ".join(map(repr, permitted)))
 
@@ -74,16 +77,18 @@ class BufferConfig:
             offer). Metrics also know `sampling`: collect less often while the
             outlet is closed; at the wall it acts as `oldest`. Default `oldest`;
             metrics `sampling`.
-        persistence_enabled: Whether this signal may use the spool. Default yes
-            for spans and logs. This version has no spool: it holds in memory
-            only, whatever is said here.
+        persistence_enabled: Whether this signal's sealed batches are stored in the
+            spool, so that they survive outages, restarts and crashes. Default
+            yes for spans and logs, no for metrics.
+        persist: Which of them: `all` (default), or `critical` for those of the
+            critical lane only.
         circuit_breaker_threshold: Consecutive failures that open the breaker.
             Default 10, 20, 10. 1 to 10000.
         max_export_batch_size: Items that make a batch due. Default 512, never
             more than `max_size`. 1 to 100000.
         max_batch_mb: Encoded MiB that make a batch due. Default 4, the most
             that a gRPC receiver takes by default. 0.001 to 64.
-        schedule_delay: Seconds after which a smaller batch is due. Default 1.
+        schedule_delay: Seconds after which a smaller batch is due. Default 0.8.
             0.001 to 3600. Critical items do not wait.
 
     Raises:
@@ -94,6 +99,7 @@ class BufferConfig:
     max_memory_mb: float | None = None
     drop_strategy: DropStrategy | None = None
     persistence_enabled: bool | None = None
+    persist: Literal["critical", "all"] | None = None
     circuit_breaker_threshold: int | None = None
     max_export_batch_size: int | None = None
     max_batch_mb: float | None = None
@@ -103,13 +109,15 @@ class BufferConfig:
         for name, (low, high, whole) in _BUFFER_RANGES.items():
             value = getattr(self, name)
             if value is not None:
-                _number(name, value, low, high, whole=whole)
+                check_number(name, value, low, high, whole=whole)
         if self.drop_strategy is not None:
-            _choice("drop_strategy", self.drop_strategy, _ANY_DROP_STRATEGY)
+            check_choice("drop_strategy", self.drop_strategy, _ANY_DROP_STRATEGY)
         if self.persistence_enabled not in (None, True, False):
             raise ConfigError("persistence_enabled", self.persistence_enabled, "True or False")
+        if self.persist is not None:
+            check_choice("persist", self.persist, _PERSISTS)
         if self.max_size is not None and self.max_export_batch_size is not None:
-            _number("max_export_batch_size", self.max_export_batch_size, 1, self.max_size, whole=True)
+            check_number("max_export_batch_size", self.max_export_batch_size, 1, self.max_size, whole=True)
 
 
 _BUFFER_RANGES: Final[Mapping[str, tuple[float, float, bool]]] = {
@@ -130,7 +138,7 @@ class SignalLimits:
     max_size: int
     max_bytes: int
     drop_strategy: DropStrategy
-    persistence_enabled: bool
+    persist: Persist
     circuit_breaker_threshold: int
     max_export_batch_size: int
     max_batch_bytes: int
@@ -167,12 +175,12 @@ class Timing:
 
     def __post_init__(self) -> None:
         for name in ("backoff_initial", "backoff_max", "cooldown_initial", "cooldown_max"):
-            _number(name, getattr(self, name), 0.001, 86_400)
+            check_number(name, getattr(self, name), 0.001, 86_400)
         for name in ("backoff_factor", "cooldown_factor"):
-            _number(name, getattr(self, name), 1, 10)
-        _number("jitter", self.jitter, 0, 0.9)
-        _number("backoff_max", self.backoff_max, self.backoff_initial, 86_400)
-        _number("cooldown_max", self.cooldown_max, self.cooldown_initial, 86_400)
+            check_number(name, getattr(self, name), 1, 10)
+        check_number("jitter", self.jitter, 0, 0.9)
+        check_number("backoff_max", self.backoff_max, self.backoff_initial, 86_400)
+        check_number("cooldown_max", self.cooldown_max, self.cooldown_initial, 86_400)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +253,8 @@ _DEFAULT_LIMITS: Final[Mapping[Signal, Mapping[str, Any]]] = {
 }
 _DEFAULT_BATCH_SIZE: Final = 512
 _DEFAULT_BATCH_MB: Final = 4.0
-_DEFAULT_SCHEDULE_DELAY: Final = 1.0
+# With the sealer's rest that is within a second of the offer, which is what a crash may cost.
+_DEFAULT_SCHEDULE_DELAY: Final = 0.8
 
 _SDK_PREFIX: Final[Mapping[Signal, str | None]] = {
     Signal.SPANS: "OTEL_BSP_",
@@ -291,6 +300,7 @@ _OWN_PARSERS: Final[Mapping[str, tuple[Callable[[str], Any], str]]] = {
     "max_memory_mb": (float, "a number"),
     "drop_strategy": (str, "a strategy"),
     "persistence_enabled": (_parse_bool, "true or false"),
+    "persist": (str, "`critical` or `all`"),
     "circuit_breaker_threshold": (int, "a whole number"),
     "max_export_batch_size": (int, "a whole number"),
     "max_batch_mb": (float, "a number"),
@@ -315,7 +325,7 @@ def resolve_limits(signal: Signal, config: BufferConfig | None, environment: Env
     from_sdk = _read_sdk_limits(signal, environment)
     # `BufferConfig` validates each range, and once more what the layers add up to.
     chosen: dict[str, Any] = {**_DEFAULT_LIMITS[signal], **from_sdk, **from_ours, **given}
-    _choice(f"{signal.value}.drop_strategy", chosen["drop_strategy"], _DROP_STRATEGIES[signal])
+    check_choice(f"{signal.value}.drop_strategy", chosen["drop_strategy"], _DROP_STRATEGIES[signal])
     if "max_export_batch_size" not in given and "max_export_batch_size" not in from_ours:
         # A small buffer makes small batches; only a stated contradiction is an error.
         wanted = chosen.get("max_export_batch_size", _DEFAULT_BATCH_SIZE)
@@ -326,7 +336,7 @@ def resolve_limits(signal: Signal, config: BufferConfig | None, environment: Env
         max_size=chosen["max_size"],
         max_bytes=max_bytes,
         drop_strategy=chosen["drop_strategy"],
-        persistence_enabled=chosen["persistence_enabled"],
+        persist=chosen.get("persist", "all") if chosen["persistence_enabled"] else "none",
         circuit_breaker_threshold=chosen["circuit_breaker_threshold"],
         max_export_batch_size=chosen["max_export_batch_size"],
         # A batch under construction and its compressed copy are at most a quarter of the
@@ -402,10 +412,10 @@ def resolve_outlet(
         url = _signal_url("OTEL_EXPORTER_OTLP_ENDPOINT", base, signal)
     if timeout is None:
         timeout = _sdk_timeout(infix, environment)
-    _number("timeout", timeout, 0.001, 3600)
+    check_number("timeout", timeout, 0.001, 3600)
     if compression is None:
         compression = _sdk_compression(variable("COMPRESSION"))
-    _choice("compression", compression, _COMPRESSIONS)
+    check_choice("compression", compression, _COMPRESSIONS)
     if proxy:
         _checked_url("proxy", proxy)
     merged = {**_parse_headers(variable("HEADERS") or ""), **(headers or {})}
@@ -517,7 +527,7 @@ def resolve_seconds(name: str, given: float | None, environment: Environment, de
         value = environment.ours(f"SURGETANK_{name.upper()}", float, "a number of seconds")
     if value is None:
         value = default
-    _number(name, value, 0, 86_400)
+    check_number(name, value, 0, 86_400)
     return float(value)
 
 
@@ -529,6 +539,7 @@ def resolve(
     timing: Timing | None = None,
     shutdown_timeout: float | None = None,
     metric_export_interval: float | None = None,
+    persistence_enabled: bool | None = None,
     variables: Mapping[str, str] | None = None,
     **outlet: Any,
 ) -> TankConfig:
@@ -544,9 +555,14 @@ def resolve(
     interval = metric_export_interval if metric_export_interval is not None else sdk_interval
     if interval is None:
         interval = 60.0
-    _number("metric_export_interval", interval, 0.001, 86_400)
+    check_number("metric_export_interval", interval, 0.001, 86_400)
+    limits = {signal: resolve_limits(signal, config, environment) for signal, config in buffers.items()}
+    if persistence_enabled is None:
+        persistence_enabled = environment.ours("SURGETANK_PERSISTENCE_ENABLED", _parse_bool, "true or false")
+    if persistence_enabled is False:
+        limits = {signal: replace(each, persist="none") for signal, each in limits.items()}
     return TankConfig(
-        limits={signal: resolve_limits(signal, config, environment) for signal, config in buffers.items()},
+        limits=limits,
         outlets={signal: resolve_outlet(signal, environment, **outlet) for signal in Signal},
         timing=resolve_timing(timing, environment),
         shutdown_timeout=resolve_seconds("shutdown_timeout", shutdown_timeout, environment, 5.0),

@@ -29,3 +29,7 @@ class ConfigError(SurgetankError, ValueError):
         self.field = field
         self.value = value
         self.permitted = permitted
+
+
+class SpoolKeyError(SurgetankError):
+    """A stored batch is encrypted with a key that is not at hand, or with another one; it stays where it is."""

@@ -50,7 +50,13 @@ class DropReason(enum.Enum):
     UNENCODABLE = "unencodable"
     """The item could not be turned into OTLP."""
     SHUTDOWN = "shutdown"
-    """Still held when the shutdown deadline passed."""
+    """Still held in memory only when the shutdown deadline passed."""
+    SPOOL_FULL = "spool_full"
+    """Among the oldest on disk when the spool's limit was reached."""
+    EXPIRED = "expired"
+    """On disk for longer than the age limit."""
+    DAMAGED = "damaged"
+    """Its bytes on disk are not what they were, or are missing."""
     ALREADY_SHUTDOWN = "already_shutdown"
     """Offered after shutdown."""
 
@@ -97,6 +103,18 @@ class Family:
     """Whether any part got through, so that looking for the poison item is worth while."""
 
 
+class StoredRecord(Protocol):
+    """A batch's record on disk, as far as whoever holds the batch in memory need know. The seam exists because buffers know no disk."""
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether it survives what the configured durability says."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is gone: acknowledged, or given up for want of room."""
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class HeldBatch:
     """A sealed batch and what has happened to it so far."""
@@ -116,6 +134,18 @@ class HeldBatch:
     """Shared by the parts of a batch that the receiver refused for good."""
     due_at: float = float("-inf")
     """Set aside until then (monotonic seconds), so that it does not block the line."""
+    record: StoredRecord | None = None
+    """Its copy on disk; None while it is in memory only."""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is on disk too, so that memory can do without it."""
+        return self.record is not None and not self.record.is_done
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether it would survive what the configured durability says."""
+        return self.record is not None and self.record.is_durable and not self.record.is_done
 
     @property
     def memory_bytes(self) -> int:

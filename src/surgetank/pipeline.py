@@ -23,12 +23,17 @@ from surgetank.delivery.endpoint import Endpoint, Member
 from surgetank.delivery.outlet import Outlet
 from surgetank.delivery.worker import Worker
 from surgetank.driver import Loop, own_work
-from surgetank.model import FOREVER, Clock, Sender, SignalStats
+from surgetank.model import FOREVER, Clock, HeldBatch, Sender, SignalStats
 from surgetank.otlp.codec import Codec
+from surgetank.reservoir import Reservoir
 from surgetank.sealer import Sealer
+from surgetank.spool.dead_letters import DeadLetters
+from surgetank.spool.spool import Spool
 
 # What the two threads get to end by themselves after shutdown has done its work (seconds).
 JOIN_TIMEOUT: Final = 0.2
+# When everything is safe on disk and the endpoint was not answering anyway, shutdown knocks once more, for this long (seconds).
+LAST_KNOCK: Final = 1.0
 
 
 class Pipeline:
@@ -49,6 +54,10 @@ class Pipeline:
         rng: The source of jitter.
         is_threaded: False: nothing happens by itself; `run_once`, `force_flush` and `shutdown` do the
             work on their caller's thread. For tests, and for platforms without threads.
+        spool: Holds batches on disk; None for memory only.
+        is_write_ahead: Whether batches are stored before their first attempt, or only when memory fills up.
+        dead_letters: Keeps what is refused for good.
+        on_stored: Called on the sealer's thread after each batch that the spool was asked to store.
     """
 
     def __init__(
@@ -66,6 +75,10 @@ class Pipeline:
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
         rng: random.Random | None = None,
         is_threaded: bool = True,
+        spool: Spool | None = None,
+        is_write_ahead: bool = True,
+        dead_letters: DeadLetters | None = None,
+        on_stored: Callable[[], None] = lambda: None,
     ) -> None:
         self.signal: Final = codec.signal
         self.limits: Final = limits
@@ -75,8 +88,18 @@ class Pipeline:
         self._sender = sender
         self._endpoint = endpoint
         self._buffer = Buffer(limits, on_work=self._wake_sealer)
-        self._make_worker: Callable[[], Worker] = lambda: Worker(
+        self._has_spool = spool is not None
+        self._on_stored = on_stored
+        self._reservoir = Reservoir(
             self._buffer,
+            clock,
+            spool,
+            persist=limits.persist,
+            is_write_ahead=is_write_ahead,
+            dead_letters=dead_letters,
+        )
+        self._make_worker: Callable[[], Worker] = lambda: Worker(
+            self._reservoir,
             sender,
             Outlet(limits.circuit_breaker_threshold, timing, rng or random.Random()),
             endpoint,
@@ -91,6 +114,7 @@ class Pipeline:
             clock,
             compression=compression,
             is_closed_off=lambda: self._worker.is_closed_off,
+            keep=self._keep,
             on_sealed=self._wake_delivery,
         )
         self._sealer_loop, self._delivery_loop = (
@@ -98,7 +122,8 @@ class Pipeline:
             for name, step in (("sealer", self.seal_step), ("delivery", self.deliver_step))
         )
         self._shutdown_lock = threading.Lock()
-        self._is_shut_down = False
+        self.is_shut_down = False
+        """Whether shutdown has begun."""
         self._estimate = codec.estimate
         self._is_critical = codec.is_critical if is_critical is None else _guarded(is_critical)
         self._offer = self._buffer.offer
@@ -148,7 +173,8 @@ class Pipeline:
             timeout: Seconds after which to return, whatever the endpoint does.
 
         Returns:
-            True only if every one of those items was delivered.
+            True only if every one of those items was delivered, or is safe on disk at the configured durability;
+            `stats` tells the two apart.
         """
         timeout = max(0.0, timeout)
         flush = self.begin_flush(timeout)
@@ -164,7 +190,7 @@ class Pipeline:
         return flush
 
     def end_flush(self, flush: Flush) -> bool:
-        """Wait for a flush until its deadline; return whether everything was delivered."""
+        """Wait for a flush until its deadline; return whether everything was delivered or is safe on disk."""
         self._wait(flush)
         self._buffer.end_flush(flush)
         if not self._buffer.flush_mark():
@@ -174,27 +200,39 @@ class Pipeline:
     def begin_shutdown(self, deadline: float) -> Flush | None:
         """Refuse offers and start delivering the rest; None when that was done before."""
         with self._shutdown_lock:
-            if self._is_shut_down:
+            if self.is_shut_down:
                 return None
-            self._is_shut_down = True
+            self.is_shut_down = True
         self._buffer.close()
-        flush = self._buffer.begin_flush(deadline)
+        flush = self._buffer.begin_flush(deadline, is_content_with_safety=self._has_spool)
         if not flush.is_over:
-            self._worker.hurry(deadline)
+            self._worker.hurry(self._last_attempt_until(deadline))
             self._sealer_loop.wake()
             self._delivery_loop.wake()
         return flush
 
+    def _last_attempt_until(self, deadline: float) -> float:
+        if self._reservoir.stores_everything and self._worker.is_closed_off:
+            return min(deadline, self._clock.monotonic() + LAST_KNOCK)
+        return deadline
+
     def end_shutdown(self, flush: Flush) -> int:
-        """Wait until the deadline, give up what is left and let go of threads and connections; return the items given up."""
+        """
+        Wait until the deadline, store or give up what is left, and let go of threads and connections.
+
+        Returns:
+            The items given up; what is on disk is not among them.
+        """
         self._wait(flush)
-        given_up = self._buffer.abandon()
         self._sealer_loop.stop()
         self._delivery_loop.stop()
         # A request under way would keep its thread until it times out.
         self._worker.abort()
         self._sealer_loop.join(JOIN_TIMEOUT)
         self._delivery_loop.join(JOIN_TIMEOUT)
+        self._reservoir.close()
+        given_up = self._buffer.abandon()
+        self._reservoir.close_files()
         self._sender.close()
         return given_up
 
@@ -215,12 +253,13 @@ class Pipeline:
         """Start anew: no items, no threads, no locks and no sockets of the parent's."""
         self._sender.abandon()
         self._buffer.reset()
+        self._reservoir.after_fork_in_child()
         self._sealer.reset()
         self._worker = self._make_worker()
         self._sealer_loop.reset()
         self._delivery_loop.reset()
         self._shutdown_lock = threading.Lock()
-        if self._is_shut_down:
+        if self.is_shut_down:
             self._buffer.close()
         self._join_endpoint()
 
@@ -243,6 +282,16 @@ class Pipeline:
             self._worker.abort()
             return rest
         return min(rest, left)
+
+    def tend(self) -> None:
+        """Do for the spool what is due from time to time, and have what waits on disk sent."""
+        self._reservoir.tend()
+        if self._reservoir.has_backlog and not self.is_shut_down:
+            self._delivery_loop.wake()
+
+    def _keep(self, held: HeldBatch) -> None:
+        self._reservoir.keep(held)
+        self._on_stored()
 
     def _wait(self, flush: Flush) -> None:
         if self._sealer_loop.is_manned and self._delivery_loop.is_manned:

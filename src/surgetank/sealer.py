@@ -33,6 +33,9 @@ SLICE_ITEMS: Final = 4
 BACKLOG_MAX: Final = 256
 PRESSING_ITEMS: Final = 32
 
+# A critical item is sealed at once when none of its kind waits behind it, and within this (seconds) in any case.
+CRITICAL_DELAY: Final = 0.1
+
 # Waiting objects that wake the sealer before its time …
 WAKE_AT: Final = 64
 # … which otherwise comes this often (seconds) while anything is under way.
@@ -83,6 +86,7 @@ class Sealer:
 
     Args:
         is_closed_off: Asks whether batches cannot leave at the moment.
+        keep: Called with each sealed batch before anybody else can have it, to store it.
         on_sealed: Called after each sealed batch, to wake the delivery thread.
     """
 
@@ -95,6 +99,7 @@ class Sealer:
         *,
         compression: Compression,
         is_closed_off: Callable[[], bool],
+        keep: Callable[[HeldBatch], None],
         on_sealed: Callable[[], None],
     ) -> None:
         self._buffer = buffer
@@ -103,6 +108,7 @@ class Sealer:
         self._clock = clock
         self._encoding = "identity" if compression == "none" else compression
         self._is_closed_off = is_closed_off
+        self._keep = keep
         self._on_sealed = on_sealed
         self.reset()
 
@@ -133,23 +139,28 @@ class Sealer:
             for lane, open_batch in list(self._open.items()):
                 if self._is_due(lane, open_batch, now, mark):
                     self._seal(lane, next_seq=None)
-        return PRESSING if self._is_pressing else self._doze()
+        return PRESSING if self._is_pressing else self._doze(now)
 
-    def _doze(self) -> float:
+    def _doze(self, now: float) -> float:
         """Say when to come again; set the mark before the last look, so that no offer falls between the two."""
         self._buffer.wake_at = WAKE_AT if self._open else 1
         if any(self._buffer.waiting()):
             return 0.0
-        return PERIOD if self._open else FOREVER
+        due = [self._due_at(lane, open_batch) - now for lane, open_batch in self._open.items()]
+        return max(0.0, min(PERIOD, *due)) if due else FOREVER
 
     def _is_due(self, lane: Lane, open_batch: OpenBatch, now: float, flush_mark: int) -> bool:
-        if self._is_full(open_batch) or now - open_batch.opened_at >= self._limits.schedule_delay:
+        if self._is_full(open_batch) or now >= self._due_at(lane, open_batch):
             return True
         normal, critical = self._buffer.waiting()
         if critical if lane is Lane.CRITICAL else normal:
             return False
         # Nobody else is coming at the moment: critical items do not wait, and neither does a flush.
         return lane is Lane.CRITICAL or open_batch.first_seq <= flush_mark
+
+    def _due_at(self, lane: Lane, open_batch: OpenBatch) -> float:
+        delay = self._limits.schedule_delay
+        return open_batch.opened_at + (min(delay, CRITICAL_DELAY) if lane is Lane.CRITICAL else delay)
 
     def _is_full(self, open_batch: OpenBatch) -> bool:
         return open_batch.request.items >= self._items_max() or open_batch.request.size >= self._limits.max_batch_bytes
@@ -210,5 +221,6 @@ class Sealer:
             created=self._clock.now(),
         )
         held = HeldBatch(batch=batch, first_seq=open_batch.first_seq)
+        self._keep(held)
         self._buffer.sealed(held, released=open_batch.charge, next_seq=next_seq)
         self._on_sealed()

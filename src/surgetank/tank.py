@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from surgetank import config, lifecycle
 from surgetank.clock import SystemClock
 from surgetank.config import BufferConfig, Compression, Environment, OutletConfig, Timing
 from surgetank.delivery.endpoint import Endpoint
+from surgetank.driver import Loop, own_work
 from surgetank.model import Clock, Sender, Signal, SignalStats, TankStats
 from surgetank.otel.processors import TankLogRecordProcessor, TankSpanProcessor
 from surgetank.otel.reader import TankMetricReader
@@ -26,7 +28,10 @@ from surgetank.otlp.codec import Codec
 from surgetank.otlp.logs import LogCodec
 from surgetank.otlp.metrics import MetricCodec
 from surgetank.otlp.spans import SpanCodec
-from surgetank.pipeline import Pipeline
+from surgetank.pipeline import JOIN_TIMEOUT, Pipeline
+from surgetank.spool.disk import Disk
+from surgetank.spool.filesystem import HAS_LOCKS, Filesystem, OsFilesystem
+from surgetank.spool.settings import SpoolConfig, resolve_spool
 
 _logger: Final = logging.getLogger("surgetank")
 
@@ -57,6 +62,8 @@ class Tank:
         client_certificate_file: Certificate (PEM) for mutual TLS.
         proxy: URL of an HTTP proxy; empty for none; left out, the environment decides.
         timing: Backoff and cooldown.
+        spool: Where and how batches are stored on disk.
+        persistence_enabled: False: nothing is stored, whatever the signals' own settings say.
         shutdown_timeout: Seconds for all signals together. Default 5.
         metric_export_interval: Seconds between metric collections. Default 60.
         is_critical: Decides which spans (`ReadableSpan`) and log records (`LogItem`) go into the
@@ -66,6 +73,7 @@ class Tank:
             thread. For tests, and for platforms without threads. Default True.
         clock: Time; for tests.
         make_sender: Makes a signal's way to the network; for tests.
+        filesystem: The way to the disk; for tests.
 
     Raises:
         ConfigError: A setting is outside its range, or two contradict each other.
@@ -86,6 +94,8 @@ class Tank:
         client_certificate_file: str | None = None,
         proxy: str | None = None,
         timing: Timing | None = None,
+        spool: SpoolConfig | None = None,
+        persistence_enabled: bool | None = None,
         shutdown_timeout: float | None = None,
         metric_export_interval: float | None = None,
         is_critical: Callable[[Any], bool] | None = None,
@@ -93,8 +103,8 @@ class Tank:
         is_threaded: bool = True,
         clock: Clock | None = None,
         make_sender: Callable[[OutletConfig, Clock], Sender] | None = None,
+        filesystem: Filesystem | None = None,
     ) -> None:
-
         self._config = config.resolve(
             spans=spans,
             metrics=metrics,
@@ -102,6 +112,7 @@ class Tank:
             timing=timing,
             shutdown_timeout=shutdown_timeout,
             metric_export_interval=metric_export_interval,
+            persistence_enabled=persistence_enabled,
             endpoint=endpoint,
             headers=headers,
             timeout=timeout,
@@ -114,6 +125,7 @@ class Tank:
         self._clock: Clock = clock or SystemClock()
         self._is_threaded = is_threaded
         self._endpoints: dict[str, Endpoint] = {}
+        self._disk = self._make_disk(spool, filesystem)
         codecs: list[Codec] = [SpanCodec(), MetricCodec(), LogCodec()]
         self._pipelines = {
             codec.signal: self._make_pipeline(codec, is_critical, make_sender or _http_sender) for codec in codecs
@@ -125,6 +137,8 @@ class Tank:
         self._shared_deadline = float("-inf")
         self._has_reported = False
         lifecycle.watch(self, handle_sigterm=handle_sigterm)
+        if self._disk is not None and self._disk.has_others():
+            self._keeper.wake()
 
     @property
     def span_processor(self) -> TankSpanProcessor:
@@ -177,12 +191,15 @@ class Tank:
             timeout: Seconds after which to return, whatever the endpoint does.
 
         Returns:
-            True only if everything was delivered.
+            True only if everything was delivered or is safe on disk at the configured durability; `stats` tells
+            the two apart.
         """
         if self.is_entered_here():
             # Called by a signal handler that interrupted us: what it waits for could not happen.
             return False
         deadline = self._clock.monotonic() + max(0.0, timeout)
+        if not self._is_threaded and self._disk is not None:
+            self._tend()
         collected = True
         if self._metric_reader is not None:
             collected = self._metric_reader.collect_within(timeout)
@@ -230,6 +247,9 @@ class Tank:
             endpoint.forget()
         for pipeline in self._pipelines.values():
             pipeline.after_fork_in_child()
+        self._keeper.reset()
+        if self._disk is not None:
+            self._disk.after_fork_in_child(is_closed=self._is_closed)
         if self._metric_reader is not None:
             self._metric_reader.after_fork_in_child()
 
@@ -238,6 +258,7 @@ class Tank:
         return any(pipeline.is_entered_here() for pipeline in self._pipelines.values())
 
     def _renew_locks(self) -> None:
+        self._is_kept = False
         self._doors_lock = threading.Lock()
         self._shutdown_lock = threading.RLock()
 
@@ -249,6 +270,7 @@ class Tank:
     ) -> Pipeline:
         outlet = self._config.outlets[codec.signal]
         name = _place(outlet.url)
+        disk = self._disk
         return Pipeline(
             limits=self._config.limits[codec.signal],
             timing=self._config.timing,
@@ -261,7 +283,37 @@ class Tank:
             is_critical=None if codec.signal is Signal.METRICS else is_critical,
             context=suppressed,
             is_threaded=self._is_threaded,
+            spool=None if disk is None else disk.spools[codec.signal],
+            is_write_ahead=disk is None or disk.settings.is_write_ahead,
+            dead_letters=None if disk is None else disk.dead_letters,
+            on_stored=self._wake_keeper,
         )
+
+    def _make_disk(self, given: SpoolConfig | None, filesystem: Filesystem | None) -> Disk | None:
+        self._keeper = Loop("surgetank-spool", self._tend, nullcontext, is_threaded=self._is_threaded)
+        if all(limits.persist == "none" for limits in self._config.limits.values()):
+            return None
+        settings = resolve_spool(given, Environment(), self._config.outlets.values())
+        if filesystem is None and not HAS_LOCKS:
+            _logger.warning(
+                "there is no spool on this platform, which has no advisory locks; telemetry is held in memory"
+            )
+            return None
+        return Disk(settings, filesystem or OsFilesystem(), self._clock)
+
+    def _wake_keeper(self) -> None:
+        if not self._is_kept:
+            self._is_kept = True
+            self._keeper.wake()
+
+    def _tend(self) -> float:
+        """Step what the disk needs from time to time; return the seconds until it needs it again."""
+        assert self._disk is not None
+        with own_work(suppressed):
+            self._disk.adopt_orphans()
+            for pipeline in self._pipelines.values():
+                pipeline.tend()
+        return self._disk.period
 
     def _shut_door(self, signal: Signal) -> None:
         """Close one signal, as its provider asks; providers that close in a row share one deadline."""
@@ -277,7 +329,20 @@ class Tank:
         pipelines = [self._pipelines[signal] for signal in signals]
         # All begin before any is waited for: they deliver side by side.
         begun = [(pipeline, flush) for pipeline in pipelines if (flush := pipeline.begin_shutdown(deadline))]
-        return sum([pipeline.end_shutdown(flush) for pipeline, flush in begun]) == 0
+        given_up = sum([pipeline.end_shutdown(flush) for pipeline, flush in begun])
+        if self._is_closed:
+            self._close_disk()
+        return given_up == 0
+
+    @property
+    def _is_closed(self) -> bool:
+        return all(pipeline.is_shut_down for pipeline in self._pipelines.values())
+
+    def _close_disk(self) -> None:
+        self._keeper.stop()
+        self._keeper.join(JOIN_TIMEOUT)
+        if self._disk is not None:
+            self._disk.close()
 
     def _report(self) -> None:
         """Log the law once, a clause for each signal that was used."""
@@ -285,7 +350,7 @@ class Tank:
             return
         self._has_reported = True
         stats = {signal: pipeline.stats() for signal, pipeline in self._pipelines.items()}
-        clauses = [_clause(signal, books) for signal, books in stats.items() if books.offered]
+        clauses = [_clause(signal, books) for signal, books in stats.items() if books.offered or books.recovered]
         lost = any(books.dropped or books.rejected for books in stats.values())
         if clauses:
             _logger.log(logging.WARNING if lost else logging.INFO, "shut down: %s", "; ".join(clauses))
@@ -308,7 +373,9 @@ def _place(url: str) -> str:
 
 def _clause(signal: Signal, books: SignalStats) -> str:
     dropped = ", ".join(f"{reason} {count}" for reason, count in sorted(books.dropped.items())) or "0"
+    disk = f"recovered {books.recovered}, " if books.recovered else ""
+    left = f"spooled {books.spooled}, " if books.spooled else ""
     return (
-        f"{signal.value} offered {books.offered}, delivered {books.delivered}, "
-        f"rejected {books.rejected}, dropped {dropped}, unaccounted {books.unaccounted}"
+        f"{signal.value} offered {books.offered}, {disk}delivered {books.delivered}, "
+        f"rejected {books.rejected}, dropped {dropped}, {left}unaccounted {books.unaccounted}"
     )

@@ -11,6 +11,7 @@ from surgetank.config import BufferConfig, Environment, Timing, resolve_limits
 from surgetank.delivery.outlet import Outlet
 from surgetank.delivery.worker import REFUSALS_BEFORE_ASIDE, Worker
 from surgetank.model import BreakerState, Outcome, Signal, Verdict
+from surgetank.reservoir import Reservoir
 from surgetank.testing import ManualClock, ScriptedSender, delivered, hold, permanent, retry, silence, too_large
 
 STEADY = Timing(jitter=0.0)
@@ -40,7 +41,9 @@ class Bench:
         self.buffer = Buffer(limits, on_work=lambda: None)
         self.listener = Listener()
         outlet = Outlet(threshold, STEADY, random.Random(0))
-        self.worker = Worker(self.buffer, self.sender, outlet, self.listener, self.clock, timeout=10.0)
+        self.worker = Worker(
+            Reservoir(self.buffer, self.clock), self.sender, outlet, self.listener, self.clock, timeout=10.0
+        )
 
     def queue(self, batch):
         """Bring a sealed batch in by the front door, so that the books know it."""

@@ -58,6 +58,7 @@ def start(program, endpoint, **variables):
         "OTEL_METRIC_EXPORT_INTERVAL": "60000",
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta",
         "PYTHONPATH": str(Path(__file__).parents[1]),
+        "SURGETANK_PERSISTENCE_ENABLED": "false",
         **variables,
     }
     process = subprocess.Popen(

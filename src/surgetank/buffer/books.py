@@ -22,6 +22,8 @@ class Books:
         self.delivered = 0
         self.rejected = 0
         self.dropped: dict[DropReason, int] = {}
+        self.spooled = 0
+        """On disk and not in memory: told by whoever moves them."""
         self.memory_items = 0
         """In memory, all stages together: what `max_size` limits."""
         self.memory_bytes = 0
@@ -41,7 +43,7 @@ class Books:
         """Count items that are given up."""
         self.dropped[reason] = self.dropped.get(reason, 0) + items
 
-    def snapshot(self, *, queued: int, in_flight: int, spooled: int, breaker: BreakerState) -> SignalStats:
+    def snapshot(self, *, queued: int, in_flight: int, breaker: BreakerState) -> SignalStats:
         """Return the books as one immutable record."""
         return SignalStats(
             offered=self.offered,
@@ -51,7 +53,7 @@ class Books:
             dropped=MappingProxyType({reason.value: count for reason, count in self.dropped.items()}),
             queued=queued,
             in_flight=in_flight,
-            spooled=spooled,
+            spooled=self.spooled,
             memory_bytes=self.memory_bytes,
             memory_peak_bytes=self.memory_peak_bytes,
             breaker=breaker,

@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 from surgetank.buffer.books import Books
@@ -32,7 +33,7 @@ from surgetank.buffer.flush import Flush
 from surgetank.buffer.intake import CHARGED_ONCE_MAX, Entry, Intake
 from surgetank.buffer.queue import BatchQueue
 from surgetank.config import SignalLimits
-from surgetank.model import FOREVER, BreakerState, DropReason, HeldBatch, Lane, SignalStats
+from surgetank.model import FOREVER, BreakerState, DropReason, HeldBatch, Lane, SignalStats, StoredRecord
 
 # At most so many bytes of objects are encoded at a time; of a tiny budget, a sixteenth.
 SLICE_BYTES: Final = 256 * 1024
@@ -109,6 +110,10 @@ class Buffer:
         """The lowest offer number among those."""
         self._leases: dict[int, HeldBatch] = {}
         """In flight, by identity, so that a lease that was given up is known to be void."""
+        self._reading = 0
+        """Items that are being read from disk into memory; they count as in flight."""
+        self.spilled: deque[HeldBatch] = deque()
+        """Batches that memory has let go of because they are on disk too, until the disk's side is told."""
         self._flushes: list[Flush] = []
         self.wake_at = 1
         """Waiting items at which the sealer wants to be woken; 0 when it is awake anyway."""
@@ -156,6 +161,8 @@ class Buffer:
             return
         lane = Lane.CRITICAL if is_critical else Lane.NORMAL
         reason = self._lacks(charge)
+        while reason is not None and self._spill_one():
+            reason = self._lacks(charge)
         givers = victims(self._limits.drop_strategy, lane, self._intake, self._queue)
         while reason is not None and (victim := next(givers, None)) is not None:
             self._evict(victim, reason)
@@ -183,8 +190,25 @@ class Buffer:
         self._books.drop(reason, items)
         self._tell_flushes_of_loss(seq)
 
+    def _spill_one(self) -> bool:
+        """Let go of the oldest batch that is on disk too; returns whether there was one."""
+        held = self._queue.evict_stored()
+        if held is None:
+            return False
+        self._spill(held)
+        return True
+
+    def _spill(self, held: HeldBatch) -> None:
+        self._books.charge(-held.batch.items, -held.memory_bytes)
+        self._books.spooled += held.batch.items
+        # The body goes now; the rest until the disk's side has taken note.
+        held.batch = replace(held.batch, body=b"")
+        self.spilled.append(held)
+
     def _make_room(self, growth: int) -> None:
         """Evict until our own copies may grow by so many bytes without breaking the limit."""
+        while self._books.memory_bytes + growth > self._limits.max_bytes and self._spill_one():
+            pass
         if self._books.memory_bytes + growth <= self._limits.max_bytes:
             return
         givers = victims_for_ourselves(self._limits.drop_strategy, self._intake, self._queue)
@@ -266,25 +290,104 @@ class Buffer:
                 self._leases[id(held)] = held
             return held
 
+    def lease_ready(self, now: float) -> HeldBatch | None:
+        """Lease as `lease` does, but no batch that was set aside until later."""
+        with self._section:
+            return self.lease(now) if any(held.due_at <= now for held in self._queue) else None
+
     def put_back(self, held: HeldBatch) -> None:
         """Release a leased batch: it waits again, where its age places it."""
         with self._section:
             if self._leases.pop(id(held), None) is not None:
                 self._queue.put_back(held)
 
-    def settle(self, held: HeldBatch, *, delivered: int, rejected: int, parts: Sequence[HeldBatch] = ()) -> None:
+    def reserve(self, items: int, size: int) -> bool:
+        """Charge for a batch that is about to be read from disk, if there is room for it without a loss."""
+        with self._section:
+            if self._is_abandoned:
+                return False
+            while self._lacks_for(items, size):
+                if not self._spill_one():
+                    return False
+            self._reading += items
+            self._books.charge(items, size)
+            self._books.spooled -= items
+            return True
+
+    def _lacks_for(self, items: int, size: int) -> bool:
+        books = self._books
+        # Not `_max_items`, which is 0 once offers are refused.
+        return books.memory_items + items > self._limits.max_size or books.memory_bytes + size > self._admit_bytes
+
+    def cancel(self, items: int, size: int) -> None:
+        """Undo `reserve`: the batch stays on disk."""
+        with self._section:
+            if self._is_abandoned:
+                return
+            self._reading -= items
+            self._books.charge(-items, -size)
+            self._books.spooled += items
+
+    def lease_read(self, held: HeldBatch, size: int) -> None:
+        """Begin the lease of a batch that was read from disk, for which `size` bytes were reserved."""
+        with self._section:
+            if self._is_abandoned:
+                return
+            self._reading -= held.batch.items
+            self._books.charge(0, held.memory_bytes - size)
+            self._leases[id(held)] = held
+
+    def return_read(self, held: HeldBatch, size: int) -> None:
+        """End the lease of a batch that waits on disk alone again; `size` is what it was charged for."""
+        with self._section:
+            if self._leases.pop(id(held), None) is not None:
+                self._books.charge(-held.batch.items, -size)
+                self._books.spooled += held.batch.items
+
+    def changed_on_disk(self, *, recovered: int, lost: Mapping[DropReason, int]) -> None:
+        """Take note of what was found on disk, and of what waits there no more."""
+        with self._section:
+            self._books.recovered += recovered
+            self._books.spooled += recovered
+            for reason, items in lost.items():
+                self._books.spooled -= items
+                self._books.drop(reason, items)
+
+    def unsaved(self, is_wanted: Callable[[HeldBatch], bool]) -> list[HeldBatch]:
+        """Return the queued batches that are in memory only and that `is_wanted` on disk, the oldest first."""
+        with self._section:
+            return [held for held in self._queue if held.record is None and is_wanted(held)]
+
+    def attach(self, held: HeldBatch, record: StoredRecord) -> bool:
+        """Note that a batch is on disk too; False when it has left memory meanwhile."""
+        with self._section:
+            if id(held) not in self._leases and held not in self._queue:
+                return False
+            held.record = record
+            return True
+
+    @property
+    def fill(self) -> float:
+        """How full memory is, in items or bytes, whichever is more; 1 is full. A look without the lock."""
+        books, limits = self._books, self._limits
+        return max(books.memory_items / limits.max_size, books.memory_bytes / limits.max_bytes)
+
+    def settle(self, held: HeldBatch, *, delivered: int, rejected: int, parts: Sequence[HeldBatch] = ()) -> bool:
         """
         Close a lease: its items were delivered, rejected, or live on in smaller batches.
 
         Args:
-            held: The leased batch; when the lease was given up meanwhile, nothing happens.
+            held: The leased batch.
             delivered: Items that the receiver took.
             rejected: Items that it refused for good.
             parts: Batches that hold the remaining items.
+
+        Returns:
+            False when the lease was given up meanwhile; then nothing happens.
         """
         with self._section:
             if self._leases.pop(id(held), None) is None:
-                return
+                return False
             left = sum(part.batch.items for part in parts)
             assert delivered + rejected + left == held.batch.items
             self._books.delivered += delivered
@@ -298,6 +401,7 @@ class Buffer:
             if rejected:
                 self._tell_flushes_of_loss(held.first_seq)
             self._check_flushes()
+            return True
 
     @contextmanager
     def scratch(self, size: int) -> Iterator[None]:
@@ -314,10 +418,10 @@ class Buffer:
                 if not self._is_abandoned:
                     self._books.charge(0, -size)
 
-    def begin_flush(self, deadline: float) -> Flush:
+    def begin_flush(self, deadline: float, *, is_content_with_safety: bool = False) -> Flush:
         """Watch everything that is held now until it has left (`Flush.wait`)."""
         with self._section:
-            flush = Flush(mark=self._books.offered, deadline=deadline)
+            flush = Flush(mark=self._books.offered, deadline=deadline, is_content_with_safety=is_content_with_safety)
             self._flushes.append(flush)
             self._check_flushes()
             return flush
@@ -328,17 +432,30 @@ class Buffer:
             return max((flush.mark for flush in self._flushes), default=0)
 
     def end_flush(self, flush: Flush) -> None:
-        """Stop watching: done, hopeless or out of time."""
+        """Stop watching: done, hopeless or out of time; what is not delivered may be safe all the same."""
         with self._section:
+            flush.is_safe = self._is_safe(flush.mark)
             if flush in self._flushes:
                 self._flushes.remove(flush)
 
     def give_up_flushes(self, not_before: float) -> None:
-        """Fail every flush whose deadline comes before the next attempt is allowed."""
+        """End every flush that no attempt can come in time for, or that asks no more than that everything is safe."""
         with self._section:
             for flush in self._flushes:
-                if flush.deadline <= not_before:
+                if flush.deadline <= not_before or (flush.is_content_with_safety and self._is_safe(flush.mark)):
                     flush.fail()
+
+    def is_safe(self, mark: int) -> bool:
+        """Whether everything with an offer number up to `mark` has left memory or is safe on disk."""
+        with self._section:
+            return self._is_safe(mark)
+
+    def _is_safe(self, mark: int) -> bool:
+        heads = [lane[0][2] for lane in (self._intake.normal, self._intake.critical) if lane]
+        heads += self._between_seq.values()
+        heads += [held.first_seq for held in self._queue if not held.is_safe]
+        heads += [held.first_seq for held in self._leases.values() if not held.is_safe]
+        return min(heads, default=FOREVER) > mark
 
     def has_queued(self) -> bool:
         """Whether a sealed batch waits."""
@@ -356,30 +473,40 @@ class Buffer:
             self._max_items = 0
 
     def abandon(self) -> int:
-        """Drop everything that is still held, for reason `shutdown`; leases become void. Returns the items."""
+        """
+        Give up everything that is held: what is on disk too counts as spooled, the rest is dropped for reason `shutdown`.
+
+        Leases become void. Returns the items that are lost.
+        """
         with self._section:
             self._is_abandoned = True
-            items = self._books.memory_items
+            items: int = self._books.memory_items
             while self._intake.take(Lane.NORMAL) or self._intake.take(Lane.CRITICAL):
                 pass
+            held_batches = [*self._queue, *self._leases.values()]
             while self._queue.evict(Lane.NORMAL) or self._queue.evict(Lane.CRITICAL):
                 pass
             self._leases.clear()
             self._between = {Lane.NORMAL: 0, Lane.CRITICAL: 0}
             self._between_seq.clear()
             self._books.charge(-items, -self._books.memory_bytes)
-            if items:
-                self._books.drop(DropReason.SHUTDOWN, items)
+            stored: int = self._reading + sum(held.batch.items for held in held_batches if held.is_stored)
+            self._reading = 0
+            self._books.spooled += stored
+            lost = items - stored
+            if lost:
+                self._books.drop(DropReason.SHUTDOWN, lost)
             for flush in self._flushes:
+                flush.has_lost = flush.has_lost or lost > 0
                 flush.fail()
-            return items
+            return lost
 
     def stats(self, breaker: BreakerState) -> SignalStats:
         """Return a consistent snapshot of the books."""
         with self._section:
-            in_flight = sum(held.batch.items for held in self._leases.values())
+            in_flight = self._reading + sum(held.batch.items for held in self._leases.values())
             queued = len(self._intake) + sum(self._between.values()) + self._queue.items
-            return self._books.snapshot(queued=queued, in_flight=in_flight, spooled=0, breaker=breaker)
+            return self._books.snapshot(queued=queued, in_flight=in_flight, breaker=breaker)
 
     def is_entered_here(self) -> bool:
         """Whether the calling thread is inside this buffer: true only in signal handlers and destructors."""

@@ -2,7 +2,7 @@
 
 Owns: whether the wait is over and how it ended.
 Threads: the buffer's lock guards the changes; `wait` is called by the thread that asked.
-Invariants: it ends once; it is a success only if every watched item was delivered.
+Invariants: it ends once; it is a success only if every watched item was delivered or is safe on disk.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ class Flush:
     Args:
         mark: The highest offer number that is watched.
         deadline: Monotonic seconds after which nobody waits any more.
+        is_content_with_safety: Whether a failed attempt ends it when everything is safe on disk.
     """
 
-    def __init__(self, *, mark: int, deadline: float) -> None:
+    def __init__(self, *, mark: int, deadline: float, is_content_with_safety: bool = False) -> None:
         self.mark = mark
         self.deadline = deadline
+        self.is_content_with_safety = is_content_with_safety
+        self.is_safe = False
+        """Whether, in the end, what was not delivered was safe on disk."""
         self.has_lost = False
         """Whether a watched item was dropped or rejected."""
         self._is_delivered = False
@@ -34,11 +38,11 @@ class Flush:
 
     @property
     def has_succeeded(self) -> bool:
-        """Whether every watched item was delivered."""
-        return self._is_delivered and not self.has_lost
+        """Whether every watched item was delivered, or is safe on disk at the configured durability."""
+        return (self._is_delivered or self.is_safe) and not self.has_lost
 
     def wait(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds of real time; return whether every watched item was delivered."""
+        """Wait at most `timeout` seconds of real time; return whether it succeeded."""
         self._ended.wait(max(0.0, timeout))
         return self.has_succeeded
 

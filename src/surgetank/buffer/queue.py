@@ -65,6 +65,16 @@ class BatchQueue:
         self._count(held, -1)
         return held
 
+    def evict_stored(self) -> HeldBatch | None:
+        """Remove and return the oldest batch that is on disk too, normal lane first; None when there is none."""
+        for lane in (Lane.NORMAL, Lane.CRITICAL):
+            for held in self._lanes[lane]:
+                if held.is_stored:
+                    self._lanes[lane].remove(held)
+                    self._count(held, -1)
+                    return held
+        return None
+
     def _count(self, held: HeldBatch, sign: int) -> None:
         self.items += sign * held.batch.items
         self.memory_bytes += sign * held.memory_bytes

@@ -30,7 +30,7 @@ TIMEOUT_MIN: Final = 0.05
 
 
 class Store(Protocol):
-    """What the worker needs of the buffer. The seam exists because delivery does not know buffers."""
+    """What the worker needs of whoever holds batches. The seam exists because delivery knows neither buffer nor spool."""
 
     def lease(self, now: float) -> HeldBatch | None:
         """Take the next batch."""
@@ -38,8 +38,16 @@ class Store(Protocol):
     def put_back(self, held: HeldBatch) -> None:
         """Release it: it waits again."""
 
-    def settle(self, held: HeldBatch, *, delivered: int, rejected: int, parts: Sequence[HeldBatch] = ()) -> None:
-        """Close the lease."""
+    def settle(
+        self,
+        held: HeldBatch,
+        *,
+        delivered: int,
+        rejected: int,
+        parts: Sequence[HeldBatch] = (),
+        refusal: Verdict | None = None,
+    ) -> None:
+        """Close the lease; `refusal` says why items were rejected."""
 
     def scratch(self, size: int) -> AbstractContextManager[None]:
         """Charge for working memory."""
@@ -187,7 +195,7 @@ class Worker:
             self._store.put_back(held)
         else:
             dissection = self._dissect(held, outcome)
-            self._store.settle(held, delivered=0, rejected=dissection.rejected, parts=dissection.parts)
+            self._store.settle(held, delivered=0, rejected=dissection.rejected, parts=dissection.parts, refusal=verdict)
         with self._lock:
             evidence = self._outlet.settle(verdict, now)
             allowed_at = self._outlet.allowed_at()

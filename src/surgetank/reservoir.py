@@ -1,0 +1,212 @@
+"""One signal's memory and disk joined: written ahead, spilled before dropped, replayed in turn with what is fresh.
+
+Owns: whose turn it is, and the order of the two books (memory's and disk's) when a batch moves between them.
+Threads: any of ours. The buffer's lock and the folder's are never held at the same time.
+Invariants: a batch that is wanted on disk is there before its first attempt, or the disk was asked and could not;
+an item on disk and in memory counts once, as in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Final
+
+from surgetank.buffer.buffer import Buffer
+from surgetank.config import Persist
+from surgetank.model import BATCH_OVERHEAD, Clock, DropReason, HeldBatch, Lane, Verdict
+from surgetank.spool.dead_letters import DeadLetters
+from surgetank.spool.spool import FAR, Spool
+
+# With durability `memory` nothing is written ahead; from this fill on, the oldest batches go to disk.
+SPILL_AT: Final = 0.5
+
+
+class Reservoir:
+    """
+    What a worker leases from: the buffer alone, or the buffer and a spool.
+
+    Args:
+        buffer: What is held in memory.
+        spool: What is held on disk; None for memory only.
+        persist: Which lanes are stored.
+        is_write_ahead: Whether a batch is stored before its first attempt, or only when memory fills up.
+        dead_letters: Where refused batches are kept for inspection; None for nowhere.
+        clock: Time.
+    """
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        clock: Clock,
+        spool: Spool | None = None,
+        *,
+        persist: Persist = "none",
+        is_write_ahead: bool = True,
+        dead_letters: DeadLetters | None = None,
+    ) -> None:
+        self._buffer = buffer
+        self._clock = clock
+        self._spool = spool
+        self._persist = persist
+        self._is_write_ahead = is_write_ahead
+        self._dead_letters = dead_letters
+        self._is_replays_turn = False
+
+    def keep(self, held: HeldBatch) -> None:
+        """Store a batch that has just been sealed, before anybody can lease it."""
+        if self._spool is None or not self._is_wanted(held):
+            return
+        if self._is_write_ahead:
+            held.record = self._spool.append(held.batch)
+        elif self._buffer.fill > SPILL_AT:
+            self.save_unsaved()
+        self._balance()
+
+    def save_unsaved(self) -> None:
+        """Store the batches that are in memory only although they are wanted on disk, as far as the disk takes them."""
+        if self._spool is None:
+            return
+        for held in self._buffer.unsaved(self._is_wanted):
+            record = self._spool.append(held.batch)
+            if record is None:
+                break
+            if not self._buffer.attach(held, record):
+                self._spool.ack(record)
+        self._balance()
+
+    def tend(self) -> None:
+        """Do what is due from time to time: tell the disk what memory let go of, sync, expire, store what could not be stored before."""
+        if self._spool is None:
+            return
+        self._tell_of_spills()
+        self._spool.expire(self._clock.now())
+        self._spool.sync()
+        if self._is_write_ahead or self._buffer.fill > SPILL_AT:
+            self.save_unsaved()
+        self._balance()
+
+    def lease(self, now: float) -> HeldBatch | None:
+        """Take the next batch: from memory and from disk in turn, as long as both have one."""
+        self._tell_of_spills()
+        if self._spool is None or not self._spool.has_available:
+            return self._buffer.lease(now)
+        self._is_replays_turn = not self._is_replays_turn
+        if self._is_replays_turn:
+            return self._lease_stored(now) or self._buffer.lease(now)
+        return self._buffer.lease_ready(now) or self._lease_stored(now) or self._buffer.lease(now)
+
+    def _lease_stored(self, now: float) -> HeldBatch | None:
+        assert self._spool is not None
+        reserved: tuple[int, int] | None = None
+
+        def has_room(items: int, size: int) -> bool:
+            nonlocal reserved
+            if reserved is not None:
+                # What it was for turned out to be damaged.
+                self._buffer.cancel(*reserved)
+            size += BATCH_OVERHEAD
+            reserved = (items, size) if self._buffer.reserve(items, size) else None
+            return reserved is not None
+
+        held = self._spool.lease(now, has_room)
+        if held is not None:
+            assert reserved is not None
+            self._buffer.lease_read(held, reserved[1])
+        elif reserved is not None:
+            self._buffer.cancel(*reserved)
+        self._balance()
+        return held
+
+    def put_back(self, held: HeldBatch) -> None:
+        """Release a leased batch: to disk if it was read from there, else to memory."""
+        if self._spool is not None and held.first_seq == FAR and held.record is not None:
+            size = held.memory_bytes
+            if self._spool.release(held.record, held):
+                self._buffer.return_read(held, size)
+                return
+        self._buffer.put_back(held)
+
+    def settle(
+        self,
+        held: HeldBatch,
+        *,
+        delivered: int,
+        rejected: int,
+        parts: Sequence[HeldBatch] = (),
+        refusal: Verdict | None = None,
+    ) -> None:
+        """Close a lease, as `Buffer.settle` does; `refusal` says why items were refused, to be noted beside them."""
+        if refusal is not None and rejected and not parts and self._dead_letters is not None:
+            self._dead_letters.bury(held.batch, refusal)
+        if self._spool is None:
+            self._buffer.settle(held, delivered=delivered, rejected=rejected, parts=parts)
+            return
+        if parts and held.record is not None:
+            # First the parts, then the end of the whole: a crash in between repeats it.
+            records = self._spool.replace(held.record, [part.batch for part in parts])
+            for part, record in zip(parts, records, strict=True):
+                part.record = record
+        is_closed = self._buffer.settle(held, delivered=delivered, rejected=rejected, parts=parts)
+        if is_closed and not parts and held.record is not None:
+            self._spool.ack(held.record)
+        self._balance()
+
+    def scratch(self, size: int) -> AbstractContextManager[None]:
+        """Charge for working memory."""
+        return self._buffer.scratch(size)
+
+    def has_queued(self) -> bool:
+        """Whether another batch waits."""
+        return self._buffer.has_queued() or (self._spool is not None and self._spool.has_available)
+
+    def give_up_flushes(self, not_before: float) -> None:
+        """Fail the flushes that no attempt can come in time for."""
+        self._buffer.give_up_flushes(not_before)
+
+    @property
+    def stores_everything(self) -> bool:
+        """Whether every sealed batch is expected to be on disk."""
+        return self._spool is not None and self._persist == "all" and not self._spool.is_down
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether something waits on disk alone."""
+        return self._spool is not None and self._spool.has_available
+
+    def close(self) -> None:
+        """Store what is in memory only, as far as that is wanted; no batch may be leased any more after that."""
+        if self._spool is None:
+            return
+        self._tell_of_spills()
+        self.save_unsaved()
+        self._spool.sync()
+        self._balance()
+
+    def close_files(self) -> None:
+        """Let go of the files."""
+        if self._spool is not None:
+            self._spool.close()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the parent's records."""
+        if self._spool is not None:
+            self._spool.after_fork_in_child()
+
+    def _is_wanted(self, held: HeldBatch) -> bool:
+        return self._persist == "all" or (self._persist == "critical" and held.batch.lane is Lane.CRITICAL)
+
+    def _tell_of_spills(self) -> None:
+        spilled = self._buffer.spilled
+        while self._spool is not None and spilled:
+            held = spilled.popleft()
+            if held.record is not None and not self._spool.release(held.record, held):
+                # Its record went between memory's look at it and now.
+                self._buffer.changed_on_disk(recovered=0, lost={DropReason.SPOOL_FULL: held.batch.items})
+
+    def _balance(self) -> None:
+        """Enter into the books what happened on disk."""
+        assert self._spool is not None
+        changes = self._spool.changes()
+        if changes.recovered or changes.lost:
+            self._buffer.changed_on_disk(recovered=changes.recovered, lost=changes.lost)

@@ -1,0 +1,85 @@
+"""The disk of one process: the folder, the three signals' spools in it, and the dead letters.
+
+Owns: all of these. Threads: any of ours. Invariants: a folder that is adopted is handed to all three signals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from surgetank.model import Clock, Signal
+from surgetank.spool.dead_letters import DeadLetters
+from surgetank.spool.encryption import Cipher
+from surgetank.spool.filesystem import Filesystem
+from surgetank.spool.folder import DEAD_LETTERS, Estate, Folder, SegmentName
+from surgetank.spool.segment import SLOTS
+from surgetank.spool.settings import SpoolSettings
+from surgetank.spool.spool import Spool
+
+# Seconds between two looks for orphans, expired segments and a disk that can be written again …
+_PERIOD: Final = 1.0
+# … and between two group syncs, where the loss of power is to cost no more than this.
+_SYNC_PERIOD: Final = 0.1
+
+
+class Disk:
+    """
+    One process's disk.
+
+    Args:
+        settings: Where, how much, how durable.
+        filesystem: The way to the disk.
+        clock: Time.
+        slots: Records a segment; for tests.
+
+    Raises:
+        ConfigError: The encryption key is not usable.
+    """
+
+    def __init__(self, settings: SpoolSettings, filesystem: Filesystem, clock: Clock, *, slots: int = SLOTS) -> None:
+        self.settings = settings
+        self.folder = Folder(settings, filesystem, clock)
+        cipher = Cipher(settings.key_text()) if settings.key_text is not None else None
+        self.spools: Mapping[Signal, Spool] = {
+            signal: Spool(signal, self.folder, cipher, slots=slots) for signal in Signal
+        }
+        self.dead_letters = DeadLetters(self.folder, cipher) if settings.dead_letter_bytes else None
+
+    @property
+    def period(self) -> float:
+        """Seconds between two looks."""
+        return _SYNC_PERIOD if self.settings.is_synced else _PERIOD
+
+    def has_others(self) -> bool:
+        """Whether there is anybody else's folder, who may be dead; takes as long as listing a handful of names."""
+        try:
+            return any(name != DEAD_LETTERS for name in self.folder.filesystem.names(self.settings.path))
+        except OSError:
+            return False
+
+    def adopt_orphans(self) -> None:
+        """Take over what dead processes have left."""
+        with self.folder.entered():
+            if self.folder.is_closed:
+                return
+            self.folder.adopt_orphans(self._take)
+            self.folder.shrink_to_share()
+
+    def _take(self, estate: Estate, names: list[SegmentName]) -> None:
+        for spool in self.spools.values():
+            spool.adopt(estate, names)
+
+    def close(self) -> None:
+        """Let go of the folder; what is left can be adopted at once."""
+        with self.folder.entered():
+            for spool in self.spools.values():
+                spool.close()
+            self.folder.close()
+
+    def after_fork_in_child(self, *, is_closed: bool) -> None:
+        """Start anew, with nothing of the parent's."""
+        for spool in self.spools.values():
+            spool.after_fork_in_child()
+        self.folder.after_fork_in_child()
+        self.folder.is_closed = is_closed

@@ -1,0 +1,227 @@
+"""The file-system seam, and the operating system behind it; nothing else in `spool/` touches a file.
+
+Owns: no state. Threads: any, but one at a time per file.
+Invariants: folders are the user's own and closed to others (0700), files likewise (0600); no symbolic link is
+followed in either; a write is whole or an OSError; a lock is dropped by the kernel when its holder dies.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from typing import Final, Protocol
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover  # Windows has no such locks; the spool says so and stays off.
+    fcntl = None  # type: ignore[assignment]
+
+HAS_LOCKS: Final = fcntl is not None
+
+_FOLDER_MODE: Final = 0o700
+_FILE_MODE: Final = 0o600
+_FLAGS: Final = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+_READ_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+
+
+class File(Protocol):
+    """An open file."""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes; fewer only at the file's end. Raises OSError."""
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write all of it. Raises OSError, and part of it may then be there."""
+
+    def truncate(self, size: int) -> None:
+        """Cut the file to `size` bytes. Raises OSError."""
+
+    def size(self) -> int:
+        """Return the length in bytes. Raises OSError."""
+
+    def sync(self) -> None:
+        """Have it survive the loss of power. Raises OSError; nothing can then be said of what was written."""
+
+    def try_lock(self) -> bool:
+        """Take the exclusive lock, or return False when a living process has it. Raises OSError."""
+
+    def is_at(self, path: str) -> bool:
+        """Whether the path still names this very file."""
+
+    def close(self) -> None:
+        """Let go of it, and with it of its lock."""
+
+    def forget(self) -> None:
+        """Close the inherited descriptor in a forked child; the parent's lock stays the parent's."""
+
+
+class Filesystem(Protocol):
+    """
+    What a spool asks of a file system.
+
+    The seam exists so that tests can fail any call, tear any write and forget what was not synced. A
+    fake must keep what was synced, whatever happens.
+    """
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder, and what is missing above it; accept one that is there if it is ours and closed to others. Raises OSError."""
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a folder, in any order. Raises OSError."""
+
+    def create(self, path: str) -> File:
+        """Make a file that is not there yet. Raises OSError."""
+
+    def open(self, path: str, *, writable: bool = True) -> File:
+        """Open a file that is there. Raises OSError."""
+
+    def size_of(self, path: str) -> int:
+        """Return a file's length in bytes. Raises OSError."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Move a file or a folder. Raises OSError."""
+
+    def unlink(self, path: str) -> None:
+        """Remove a file. Raises OSError."""
+
+    def remove_folder(self, path: str) -> None:
+        """Remove an empty folder. Raises OSError."""
+
+    def sync_folder(self, path: str) -> None:
+        """Have the names in it survive the loss of power. Raises OSError."""
+
+    def free_bytes(self, path: str) -> int:
+        """Return the bytes that we may still write on its volume. Raises OSError."""
+
+
+class OsFile:
+    """A file of the operating system."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Read at an offset."""
+        parts = []
+        while size > 0:
+            part = os.pread(self._descriptor, size, offset)
+            if not part:
+                break
+            parts.append(part)
+            offset += len(part)
+            size -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write at an offset."""
+        written = os.pwrite(self._descriptor, data, offset)
+        while written < len(data):
+            # A full disk takes what fits before it says no.
+            written += os.pwrite(self._descriptor, memoryview(data)[written:], offset + written)
+
+    def truncate(self, size: int) -> None:
+        """Cut it."""
+        os.ftruncate(self._descriptor, size)
+
+    def size(self) -> int:
+        """Ask for its length."""
+        return os.fstat(self._descriptor).st_size
+
+    def sync(self) -> None:
+        """Flush data and length."""
+        if sys.platform == "darwin":
+            # There, fsync only reaches the drive's cache.
+            fcntl.fcntl(self._descriptor, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(self._descriptor)
+
+    def try_lock(self) -> bool:
+        """Lock the open file: the lock belongs to it, not to the process, and no other descriptor can drop it."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def is_at(self, path: str) -> bool:
+        """Compare identities."""
+        try:
+            there, here = os.lstat(path), os.fstat(self._descriptor)
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+    def close(self) -> None:
+        """Close it once."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            try:
+                os.close(descriptor)
+            except OSError:
+                # What a close has to report, a sync has reported before, or nobody asked for.
+                pass
+
+    # A descriptor that a fork has doubled shares the lock; closing the copy leaves it with the parent.
+    forget = close
+
+
+class OsFilesystem:
+    """The operating system's file system."""
+
+    def make_folder(self, path: str) -> None:
+        """Make it with mode 0700, and look at what is really there."""
+        try:
+            os.makedirs(path, mode=_FOLDER_MODE)
+        except FileExistsError:
+            pass
+        found = os.lstat(path)
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(f"{path} is no folder (symbolic links are not followed)")
+        if found.st_uid != os.geteuid():
+            raise PermissionError(f"{path} belongs to another user")
+        if stat.S_IMODE(found.st_mode) & 0o077:
+            raise PermissionError(
+                f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):04o}, needed: 0700)"
+            )
+
+    def names(self, path: str) -> list[str]:
+        """List it."""
+        return os.listdir(path)
+
+    def create(self, path: str) -> File:
+        """Make it with mode 0600; a name that is taken, by a link too, is refused."""
+        return OsFile(os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, _FILE_MODE))
+
+    def open(self, path: str, *, writable: bool = True) -> File:
+        """Open it; a symbolic link is refused."""
+        return OsFile(os.open(path, _FLAGS if writable else _READ_FLAGS))
+
+    def size_of(self, path: str) -> int:
+        """Ask for its length."""
+        return os.lstat(path).st_size
+
+    def rename(self, old: str, new: str) -> None:
+        """Move it."""
+        os.rename(old, new)
+
+    def unlink(self, path: str) -> None:
+        """Remove it."""
+        os.unlink(path)
+
+    def remove_folder(self, path: str) -> None:
+        """Remove it."""
+        os.rmdir(path)
+
+    def sync_folder(self, path: str) -> None:
+        """Flush its names."""
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def free_bytes(self, path: str) -> int:
+        """Ask for the blocks that are not reserved for root."""
+        volume = os.statvfs(path)
+        return volume.f_bavail * volume.f_frsize

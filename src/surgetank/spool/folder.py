@@ -1,0 +1,367 @@
+"""The spool's folder, which several processes of one user share: who owns what, what is orphaned, how much may be used.
+
+Owns: this process's own folder and its lock, the orphans that it has adopted, the running total of bytes, and
+whether the disk can be written at the moment.
+Threads: any of ours; one lock for everything on disk, held over file I/O. No thread of the application ever takes it.
+Invariants: only the holder of a folder's lock changes anything in it; a folder is taken over by one process at
+a time, and only when the kernel says that its owner is dead; a forked child holds nothing of its parent's.
+
+    spool/                            0700
+    ├── owner-4711-5f3a…/             a living process, or one that nobody has found dead yet
+    │   ├── lock                      held for as long as its owner lives
+    │   └── spans-normal-0000000001.segment
+    ├── orphan-4242-09c1…/            adopted, or to be adopted again
+    └── dead-letters/
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Final, Protocol
+
+from surgetank.model import Clock, Lane, Signal
+from surgetank.spool.filesystem import File, Filesystem
+from surgetank.spool.settings import SpoolSettings
+
+_logger: Final = logging.getLogger("surgetank.spool")
+
+LOCK_NAME: Final = "lock"
+SEGMENT_SUFFIX: Final = ".segment"
+OWNER_PREFIX: Final = "owner-"
+ORPHAN_PREFIX: Final = "orphan-"
+_NEW_PREFIX: Final = ".new-"
+DEAD_LETTERS: Final = "dead-letters"
+
+# How long (seconds) nothing is written after the disk has said no.
+RETRY_INTERVAL: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentName:
+    """What a segment's name says."""
+
+    signal: Signal
+    lane: Lane
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.signal.value}-{self.lane.value}-{self.number:010d}{SEGMENT_SUFFIX}"
+
+    @classmethod
+    def parse(cls, name: str) -> SegmentName | None:
+        """Return what a name says; None for the name of anything else."""
+        parts = name.removesuffix(SEGMENT_SUFFIX).split("-")
+        if not name.endswith(SEGMENT_SUFFIX) or len(parts) != 3 or not parts[2].isdigit():
+            return None
+        try:
+            return cls(Signal(parts[0]), Lane(parts[1]), int(parts[2]))
+        except ValueError:
+            return None
+
+
+@dataclass(slots=True, eq=False)
+class Estate:
+    """A folder that this process holds the lock of: its own, or an orphan's."""
+
+    path: str
+    lock: File
+    is_own: bool
+    names: list[SegmentName] = field(default_factory=list)
+    """What was in it when it was adopted, in order."""
+    live: int = 0
+    """Segments that are still there."""
+
+
+class Member(Protocol):
+    """One signal's spool, as the folder sees it."""
+
+    def oldest(self, lane: Lane) -> float | None:
+        """Return when its oldest segment with anything in it began (seconds since the epoch); None without one."""
+
+    def evict_oldest(self, lane: Lane) -> None:
+        """Give up that segment."""
+
+
+class Folder:
+    """
+    The folder of one process's spools.
+
+    Args:
+        settings: Where, how much, how durable.
+        filesystem: The way to the disk.
+        clock: Time.
+    """
+
+    def __init__(self, settings: SpoolSettings, filesystem: Filesystem, clock: Clock) -> None:
+        self.settings = settings
+        self.filesystem = filesystem
+        self.clock = clock
+        self.path = settings.path
+        self._members: list[Member] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        # Guards everything below, and everything in the members.
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self.used_bytes = 0
+        """In all segments that we own or have adopted."""
+        self.owners = 1
+        """Living processes that share the folder, as far as is known."""
+        self._own: Estate | None = None
+        self._orphans: list[Estate] = []
+        self._refused: set[str] = set()
+        """Folders that hold nothing that we can read, and are left alone."""
+        self._stale: set[str] = set()
+        self._down_until: float | None = None
+        self._lines: deque[tuple[int, str]] = deque()
+        self.is_closed = False
+
+    def join(self, member: Member) -> None:
+        """Add a signal."""
+        self._members.append(member)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Hold the lock, and say afterwards, without it, what is to be said."""
+        with self._lock:
+            yield
+        while self._lines:
+            _logger.log(*self._lines.popleft())
+
+    def say(self, level: int, line: str) -> None:
+        """Have a line logged when the lock is free."""
+        self._lines.append((level, line))
+
+    @property
+    def share_bytes(self) -> int:
+        """What this process may use: its part of the whole limit."""
+        return self.settings.max_bytes // self.owners
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the disk could not be written when it was last tried."""
+        return self._down_until is not None
+
+    def may_write(self) -> bool:
+        """Whether it is worth trying to write."""
+        if self.is_closed or os.getpid() != self._pid:
+            return False
+        return self._down_until is None or self.clock.monotonic() >= self._down_until
+
+    def failed(self, error: OSError | str) -> None:
+        """Note that the disk could not be written; one line per episode."""
+        if self._down_until is None:
+            reason = error if isinstance(error, str) else (error.strerror or type(error).__name__)
+            self.say(
+                logging.WARNING,
+                f"the spool at {self.path} cannot be written ({reason}); telemetry is held in memory only until it can",
+            )
+        self._down_until = self.clock.monotonic() + RETRY_INTERVAL
+
+    def worked(self) -> None:
+        """Note that the disk could be written; one line when it could not before."""
+        if self._down_until is not None:
+            self._down_until = None
+            self.say(logging.WARNING, f"the spool at {self.path} can be written again")
+
+    def make_room(self, size: int, lane: Lane) -> bool:
+        """
+        Give up the oldest segments until `size` more bytes may be written.
+
+        Normal segments go first; critical ones only for a critical newcomer. Returns whether there is room.
+
+        Raises:
+            OSError: The volume cannot be asked how much is free.
+        """
+        while self.used_bytes + size > self.share_bytes:
+            victims = [Lane.NORMAL, Lane.CRITICAL] if lane is Lane.CRITICAL else [Lane.NORMAL]
+            if not any(self._evict_oldest(victim) for victim in victims):
+                return False
+        return self.filesystem.free_bytes(self._ensure_own().path) >= size + self.settings.reserve_bytes
+
+    def shrink_to_share(self) -> None:
+        """Give up the oldest segments until we use no more than our share."""
+        while self.used_bytes > self.share_bytes:
+            if not (self._evict_oldest(Lane.NORMAL) or self._evict_oldest(Lane.CRITICAL)):
+                return
+
+    def _evict_oldest(self, lane: Lane) -> bool:
+        began: list[tuple[float, Member]] = []
+        for member in self._members:
+            oldest = member.oldest(lane)
+            if oldest is not None:
+                began.append((oldest, member))
+        if not began:
+            return False
+        min(began, key=lambda pair: pair[0])[1].evict_oldest(lane)
+        return True
+
+    def place(self, name: SegmentName) -> tuple[str, Estate]:
+        """
+        Return the path for a segment of our own, making our folder if need be.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        estate = self._ensure_own()
+        return os.path.join(estate.path, str(name)), estate
+
+    def _ensure_own(self) -> Estate:
+        if self._own is not None:
+            return self._own
+        filesystem = self.filesystem
+        filesystem.make_folder(self.path)
+        name = f"{OWNER_PREFIX}{self._pid}-{os.urandom(6).hex()}"
+        # Under another name until it is locked, so that nobody takes it for an orphan's.
+        making, path = os.path.join(self.path, _NEW_PREFIX + name), os.path.join(self.path, name)
+        filesystem.make_folder(making)
+        lock = filesystem.create(os.path.join(making, LOCK_NAME))
+        try:
+            is_ours = lock.try_lock()
+            filesystem.rename(making, path)
+            if self.settings.is_synced:
+                filesystem.sync_folder(self.path)
+        except OSError:
+            lock.close()
+            raise
+        assert is_ours, "nobody else knows this name"
+        self._own = Estate(path, lock, is_own=True)
+        return self._own
+
+    def adopt_orphans(self, take: Callable[[Estate, list[SegmentName]], None]) -> None:
+        """
+        Take over the folders of owners that have died, and count those that live.
+
+        Args:
+            take: Called with each folder and what is in it, once.
+        """
+        try:
+            names = self.filesystem.names(self.path)
+        except OSError:
+            return  # Nobody has made the folder yet, or we may not read it: nothing to adopt.
+        known = {PurePath(estate.path).name for estate in self._estates()}
+        living = 0
+        for name in sorted(names):
+            if name in known or name in self._refused:
+                continue
+            if name.startswith((OWNER_PREFIX, ORPHAN_PREFIX)):
+                is_living = not self._adopt(name, take)
+                living += is_living and name.startswith(OWNER_PREFIX)
+            elif name.startswith(_NEW_PREFIX):
+                self._sweep(name)
+        self.owners = living + 1
+
+    def _adopt(self, name: str, take: Callable[[Estate, list[SegmentName]], None]) -> bool:
+        """Adopt a folder; returns False when its owner lives."""
+        path = os.path.join(self.path, name)
+        lock = self._lock_of(path)
+        if lock is None:
+            return False
+        try:
+            orphan = path
+            if name.startswith(OWNER_PREFIX):
+                # So that everybody can tell living owners from what they have left.
+                orphan = os.path.join(self.path, ORPHAN_PREFIX + name.removeprefix(OWNER_PREFIX))
+                self.filesystem.rename(path, orphan)
+            found = [SegmentName.parse(each) for each in self.filesystem.names(orphan)]
+        except OSError as error:
+            lock.close()
+            self._refused.add(name)
+            self.say(logging.WARNING, f"the spool of a dead process at {path} cannot be adopted ({error.strerror})")
+            return True
+        segments = sorted(
+            (each for each in found if each), key=lambda each: (each.signal.value, each.lane.value, each.number)
+        )
+        estate = Estate(orphan, lock, is_own=False, names=segments, live=len(segments))
+        self._orphans.append(estate)
+        take(estate, segments)
+        self.leave(estate)
+        return True
+
+    def _lock_of(self, path: str) -> File | None:
+        """Return a dead owner's lock, taken; None when its owner lives or somebody else is just taking over."""
+        place = os.path.join(path, LOCK_NAME)
+        try:
+            lock = self.filesystem.open(place)
+        except FileNotFoundError:
+            try:
+                # An heir that died between its last two steps leaves an empty folder.
+                self.filesystem.remove_folder(path)
+            except FileNotFoundError:
+                return None
+            except OSError:
+                return self._new_lock(place)
+            return None
+        except OSError:
+            return None
+        try:
+            if lock.try_lock() and lock.is_at(place):
+                return lock
+        except OSError:
+            pass
+        lock.close()
+        return None
+
+    def _new_lock(self, place: str) -> File | None:
+        try:
+            lock = self.filesystem.create(place)
+        except OSError:
+            return None
+        if lock.try_lock():
+            return lock
+        lock.close()
+        return None
+
+    def _sweep(self, name: str) -> None:
+        """Remove the beginnings of a folder whose maker has died, when they are seen a second time."""
+        if name not in self._stale:
+            self._stale.add(name)
+            return
+        path = os.path.join(self.path, name)
+        lock = self._lock_of(path)
+        if lock is not None:
+            self._remove(Estate(path, lock, is_own=False))
+
+    def leave(self, estate: Estate) -> None:
+        """Remove an orphan's folder when nothing is left in it."""
+        if estate.is_own or estate.live > 0:
+            return
+        if estate in self._orphans:
+            self._orphans.remove(estate)
+        self._remove(estate)
+
+    def _remove(self, estate: Estate) -> None:
+        # Whoever opens the lock between the two steps finds that its path names nothing.
+        try:
+            self.filesystem.unlink(os.path.join(estate.path, LOCK_NAME))
+            self.filesystem.remove_folder(estate.path)
+        except OSError:
+            pass  # Something is left in it that is not ours to remove, or the disk says no.
+        estate.lock.close()
+
+    def close(self) -> None:
+        """Let go of everything, at the end of the process; what is left can be adopted at once."""
+        self.is_closed = True
+        for estate in self._estates():
+            if estate.live <= 0:
+                self._remove(estate)
+            estate.lock.close()
+        self._own = None
+        self._orphans.clear()
+
+    def after_fork_in_child(self) -> None:
+        """Start anew: the parent's folders stay the parent's, whatever becomes of us."""
+        for estate in self._estates():
+            estate.lock.forget()
+        self._reset()
+
+    def _estates(self) -> list[Estate]:
+        return [*([self._own] if self._own else []), *self._orphans]

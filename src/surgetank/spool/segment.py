@@ -1,0 +1,535 @@
+"""One file of records: made, appended to, acknowledged, emptied, read back, and scanned after a crash.
+
+Owns: the file, and what is known of each record in it.
+Threads: none of its own; the folder's lock guards it, over its I/O too.
+Invariants: a record is appended whole or not at all; an ack is written once and only for a record that is
+done; everything below the head's floor is done; `size` is the file's length as far as it counts.
+
+Two things are written in place: the head (when the segment is emptied or sealed), and the ack slots, whose room
+is taken when the segment is made, so that a full disk can still take acks.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from surgetank.model import Batch, HeldBatch, Lane, Signal
+from surgetank.spool.filesystem import File, Filesystem
+from surgetank.spool.record import (
+    HEAD_SIZE,
+    RECORD_HEADER_MAX,
+    RECORD_MAGIC,
+    SLOT_SIZE,
+    TRAILER_SIZE,
+    DamageError,
+    Head,
+    RecordHeader,
+    check_payload,
+    read_head,
+    read_record_header,
+    read_slot,
+    read_trailer,
+    write_head,
+    write_record,
+    write_slot,
+)
+
+# Records that a segment takes; 8 KiB of ack slots.
+SLOTS: Final = 512
+# How much is searched at a time for the next good record after a damaged one.
+_SEARCH_STEP: Final = 64 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """A batch on disk, as this process knows it."""
+
+    segment: Segment
+    offset: int
+    size: int
+    sequence: int
+    items: int
+    is_held: bool = False
+    """Whether the batch is in memory as well, where it is leased and settled."""
+    is_leased: bool = False
+    """Whether it is in flight, read from here."""
+    is_done: bool = False
+    """Whether it is acknowledged, or given up."""
+    is_durable: bool = True
+    """Whether it survives what the configured durability says."""
+    held: HeldBatch | None = None
+    """What is remembered of earlier attempts, with an empty body."""
+
+    @property
+    def is_available(self) -> bool:
+        """Whether it waits on disk alone."""
+        return not (self.is_held or self.is_leased or self.is_done)
+
+
+@dataclass(slots=True)
+class Scan:
+    """What is in a segment."""
+
+    records: list[tuple[int, RecordHeader]] = field(default_factory=list)
+    """Offset and header of each good record at or above the floor, in order."""
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+    """Sequence and items of what must have been there and is not."""
+    end: int = 0
+    """The sequence after the last item that is known of."""
+    torn_bytes: int = 0
+    """Bytes at the end that are no whole record: an append that was cut off."""
+    damaged_places: int = 0
+    """Stretches of bytes that are no record."""
+
+
+def scan(file: File, head: Head) -> Scan:
+    """
+    Walk a segment's records, finding the way again after damage.
+
+    Raises:
+        VersionError: A record was written by a version that this code does not know.
+        OSError: The file cannot be read.
+    """
+    found = Scan(end=head.floor)
+    size = file.size()
+    offset = head.records_at
+    while offset < size:
+        try:
+            header = read_record_header(file.read_at(offset, RECORD_HEADER_MAX))
+        except DamageError:
+            following = _next_record(file, offset + 1, size)
+            if following is None:
+                _note_tail(file, found, offset, size)
+                break
+            found.damaged_places += 1
+            offset = following
+            continue
+        if offset + header.size > size:
+            found.torn_bytes = size - offset
+            break
+        if header.sequence >= found.end:
+            if header.sequence > found.end:
+                found.gaps.append((found.end, header.sequence - found.end))
+            found.records.append((offset, header))
+            found.end = header.sequence + header.items
+        offset += header.size
+    if head.end > found.end:
+        found.gaps.append((found.end, head.end - found.end))
+        found.end = head.end
+    return found
+
+
+def _note_tail(file: File, found: Scan, offset: int, size: int) -> None:
+    """Judge the bytes after the last good record: damaged if they end as a record does, else torn."""
+    trailer = read_trailer(file.read_at(size - TRAILER_SIZE, TRAILER_SIZE)) if size >= TRAILER_SIZE else None
+    if trailer is not None and trailer.sequence >= found.end:
+        found.damaged_places += 1
+        end = trailer.sequence + trailer.items
+        found.gaps.append((found.end, end - found.end))
+        found.end = end
+    else:
+        found.torn_bytes = size - offset
+
+
+def _next_record(file: File, offset: int, size: int) -> int | None:
+    while offset < size:
+        chunk = file.read_at(offset, _SEARCH_STEP + len(RECORD_MAGIC) - 1)
+        place = chunk.find(RECORD_MAGIC)
+        while place >= 0:
+            try:
+                read_record_header(file.read_at(offset + place, RECORD_HEADER_MAX))
+            except DamageError:
+                place = chunk.find(RECORD_MAGIC, place + 1)
+            else:
+                return offset + place
+        offset += _SEARCH_STEP
+    return None
+
+
+def guess_head(file: File, signal: Signal, lane: Lane, number: int) -> Head:
+    """
+    Return a head for a segment whose own is damaged, from its name and its first record.
+
+    Raises:
+        DamageError: There is no record in it.
+        OSError: The file cannot be read.
+    """
+    first = _next_record(file, HEAD_SIZE, file.size())
+    if first is None:
+        raise DamageError("neither head nor record")
+    header = read_record_header(file.read_at(first, RECORD_HEADER_MAX))
+    slots = (first - HEAD_SIZE) // SLOT_SIZE
+    return Head(
+        signal=signal,
+        lane=lane,
+        slots=slots,
+        number=number,
+        base=header.sequence,
+        floor=header.sequence,
+        created=header.created,
+    )
+
+
+def read_acks(file: File, head: Head) -> tuple[dict[int, int], list[int]]:
+    """Return what is acknowledged, sequence to items, and the slots that are free, last one first."""
+    data = file.read_at(HEAD_SIZE, head.slots * SLOT_SIZE)
+    done: dict[int, int] = {}
+    free: list[int] = []
+    for slot in range(head.slots - 1, -1, -1):
+        mark = read_slot(data[slot * SLOT_SIZE : (slot + 1) * SLOT_SIZE])
+        # What is below the floor was said before the segment was emptied.
+        if mark is None or mark.sequence < head.floor:
+            free.append(slot)
+        else:
+            done[mark.sequence] = mark.items
+    return done, free
+
+
+class Segment:
+    """
+    One segment file; made by `create` and `adopt`.
+
+    Args:
+        path: Where it is; changes when its folder is renamed.
+        file: Open while it is appended to or read.
+        head: As it stands in the file.
+        size: The file's length in bytes.
+    """
+
+    def __init__(self, filesystem: Filesystem, path: str, file: File, head: Head, size: int) -> None:
+        self._filesystem = filesystem
+        self.path = path
+        self.head = head
+        self.size = size
+        self.end = head.end or head.floor
+        """The sequence after the last item."""
+        self.pending_items = 0
+        """Items that are neither acknowledged nor given up."""
+        self.pinned_items = 0
+        """Items of records that are in memory or in flight; while there are any, the list of records is kept."""
+        self.is_locked = False
+        """Whether its records are encrypted with a key that we do not have."""
+        self.records: list[Record] | None = []
+        """All that are not done; None when they are to be read from the file."""
+        self.appended = 0
+        """Records since it was made or emptied."""
+        self._file: File | None = file
+        self._free_slots = list(range(head.slots - 1, -1, -1))
+        self._unsynced: list[Record] = []
+
+    @classmethod
+    def create(cls, filesystem: Filesystem, path: str, head: Head) -> Segment:
+        """
+        Make an empty segment, with the room for its acks taken.
+
+        Raises:
+            OSError: It cannot be made; nothing is left behind, if that could be helped.
+        """
+        file = filesystem.create(path)
+        try:
+            # Not zeroes: file systems that store those as holes would need room for the acks when it is too late.
+            file.write_at(0, write_head(head) + b"\xff" * (head.slots * SLOT_SIZE))
+        except OSError:
+            file.close()
+            try:
+                filesystem.unlink(path)
+            except OSError:
+                pass
+            raise
+        return cls(filesystem, path, file, head, head.records_at)
+
+    @classmethod
+    def adopt(cls, filesystem: Filesystem, path: str, signal: Signal, lane: Lane, number: int) -> tuple[Segment, int]:
+        """
+        Open a dead owner's segment, sealing it if its owner did not come to that.
+
+        Reads the head and the acks only, unless the owner died while appending. Returns the segment, and the items
+        that damage has cost, which are part of `pending_items` no more and acknowledged in the file.
+
+        Raises:
+            VersionError: It was written by a version that this code does not know; nothing was changed.
+            DamageError: There is nothing in it.
+            OSError: It cannot be read.
+        """
+        file = filesystem.open(path)
+        try:
+            try:
+                head = read_head(file.read_at(0, HEAD_SIZE))
+            except DamageError:
+                head = guess_head(file, signal, lane, number)
+            segment = cls(filesystem, path, file, head, file.size())
+            lost = segment._take_stock()
+        except BaseException:
+            file.close()
+            raise
+        segment.unload()
+        return segment, lost
+
+    def _take_stock(self) -> int:
+        done, self._free_slots = read_acks(self._opened(), self.head)
+        lost = 0
+        if not self.head.is_sealed:
+            found = scan(self._opened(), self.head)
+            self.end = found.end
+            self.pending_items = self.end - self.head.floor - sum(done.values())
+            self.records = None
+            self.load()
+            lost = self.bury_gaps(found.gaps, done)
+            try:
+                self.seal()
+            except OSError:
+                pass  # It can be read, and that is what matters; another heir will have to scan it again.
+        else:
+            self.pending_items = self.end - self.head.floor - sum(done.values())
+        return lost
+
+    @property
+    def available_items(self) -> int:
+        """Items that wait on disk alone."""
+        return self.pending_items - self.pinned_items
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no slot for another record's ack."""
+        return self.appended >= self.head.slots
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything in it is done."""
+        return self.pending_items <= 0
+
+    def append(self, batch: Batch, payload: bytes, key_id: str, *, is_durable: bool) -> Record:
+        """
+        Add a record.
+
+        Raises:
+            OSError: It could not be written; the next one takes its place.
+        """
+        assert self.records is not None
+        data = write_record(batch, self.end, payload, key_id=key_id)
+        file = self._opened()
+        try:
+            file.write_at(self.size, data)
+        except OSError:
+            # What is left of it would only be searched after a crash; the next append writes over it.
+            self._cut(file)
+            raise
+        record = Record(self, self.size, len(data), self.end, batch.items, is_durable=is_durable)
+        self.size += len(data)
+        self.end += batch.items
+        self.pending_items += batch.items
+        self.appended += 1
+        self.records.append(record)
+        if not is_durable:
+            self._unsynced.append(record)
+        return record
+
+    def read(self, record: Record) -> tuple[RecordHeader, bytes]:
+        """
+        Return a record's header and payload.
+
+        Raises:
+            DamageError: The bytes are not what they were.
+            VersionError: The record is of a version that this code does not know.
+            OSError: The file cannot be read.
+        """
+        data = self._opened().read_at(record.offset, record.size)
+        header = read_record_header(data)
+        payload = data[header.header_size : header.header_size + header.payload_size]
+        check_payload(header, payload)
+        return header, payload
+
+    def ack(self, record: Record) -> None:
+        """
+        Note that a record is done.
+
+        Raises:
+            OSError: It could not be written down: after a crash the record is sent again.
+        """
+        if record.is_done:
+            return
+        record.is_done = True
+        self.pending_items -= record.items
+        if self.records is not None and not self.is_empty:
+            place = bisect_left(self.records, record.sequence, key=_sequence)
+            if place < len(self.records) and self.records[place] is record:
+                del self.records[place]
+        # Nothing need be written for the last one: the caller empties or removes the segment.
+        if not self.is_empty:
+            self._write_ack(record.sequence, record.items)
+
+    def pin(self, record: Record) -> None:
+        """Note that a record is in memory or in flight."""
+        self.pinned_items += record.items
+
+    def unpin(self, record: Record) -> None:
+        """Note that it waits on disk alone again, or is about to be acknowledged."""
+        self.pinned_items -= record.items
+        assert self.pinned_items >= 0
+
+    def bury_gaps(self, gaps: list[tuple[int, int]], done: dict[int, int]) -> int:
+        """Acknowledge what is missing, so that it is counted once; returns the items, without those that were done."""
+        lost = 0
+        for sequence, items in gaps:
+            missing = items - sum(n for start, n in done.items() if sequence <= start < sequence + items)
+            if missing <= 0:
+                continue
+            lost += missing
+            self.pending_items -= missing
+            try:
+                self._write_ack(sequence, missing)
+            except OSError:
+                pass  # Another heir will count it again.
+        return lost
+
+    def empty(self, created: float) -> None:
+        """
+        Cut the segment back to its beginning, everything in it being done: what the kernel has not yet written it need never write.
+
+        Raises:
+            OSError: It is as it was, but for acks that may be repeated after a crash.
+        """
+        assert self.is_empty
+        # First the head: from then on, what is still in the file is below the floor.
+        head = replace(self.head, floor=self.end, created=created)
+        file = self._opened()
+        file.write_at(0, write_head(head))
+        self.head = head
+        file.truncate(head.records_at)
+        self.size = head.records_at
+        self.appended = 0
+        self.records = []
+        self._unsynced = []
+        self._free_slots = list(range(head.slots - 1, -1, -1))
+
+    def seal(self) -> None:
+        """
+        Say in the head that nothing more will come.
+
+        Raises:
+            OSError: It stays open in the file, which only makes a later adoption slower.
+        """
+        if self.head.is_sealed:
+            return
+        head = replace(self.head, end=self.end, records=self.appended)
+        self._opened().write_at(0, write_head(head))
+        self.head = head
+
+    def sync(self) -> None:
+        """
+        Have everything that was appended survive the loss of power.
+
+        Raises:
+            OSError: Nothing is known of what was appended since the last sync: `unsynced` must be written elsewhere.
+        """
+        if self._unsynced:
+            self._opened().sync()
+            for record in self._unsynced:
+                record.is_durable = True
+            self._unsynced = []
+
+    @property
+    def unsynced(self) -> list[Record]:
+        """The records that were appended since the last sync and are not done."""
+        return [record for record in self._unsynced if not record.is_done]
+
+    def hand_over(self, record: Record) -> None:
+        """Forget a record that lives on in another segment. Raises OSError as `ack` does."""
+        if self.records is not None and record in self.records:
+            self.records.remove(record)
+        if record in self._unsynced:
+            self._unsynced.remove(record)
+        self.pending_items -= record.items
+        self._write_ack(record.sequence, record.items)
+
+    def extend_back(self, base: int) -> None:
+        """
+        Have the sequence of this segment begin earlier, for items of a missing one that have been counted as lost.
+
+        Raises:
+            OSError: They may be counted again after another crash.
+        """
+        head = replace(self.head, base=base)
+        self._opened().write_at(0, write_head(head))
+        self.head = head
+
+    def adopt_record(self, copy: Record, record: Record) -> None:
+        """Let a record that was moved here stand for its copy."""
+        assert self.records is not None
+        self.records[self.records.index(copy)] = record
+        if copy in self._unsynced:
+            self._unsynced[self._unsynced.index(copy)] = record
+
+    def load(self) -> int:
+        """
+        Read which records there are, if that is not known; returns the items that turn out to be missing.
+
+        Raises:
+            VersionError, OSError: As `scan`.
+        """
+        if self.records is not None:
+            return 0
+        file = self._opened()
+        done, self._free_slots = read_acks(file, self.head)
+        found = scan(file, self.head)
+        self.records = [
+            Record(self, offset, header.size, header.sequence, header.items)
+            for offset, header in found.records
+            if header.sequence not in done
+        ]
+        return self.bury_gaps(found.gaps, done) if self.head.is_sealed else 0
+
+    def unload(self) -> None:
+        """Forget the list of records and close the file, when nothing of it is in memory or in flight."""
+        if self.pinned_items or not self.head.is_sealed or self._unsynced:
+            return
+        if self.records and any(record.held is not None for record in self.records):
+            return  # How often they were tried must not be forgotten, or poison would never be found.
+        self.records = None
+        self.close()
+
+    def remove(self) -> None:
+        """Delete the file. Raises OSError."""
+        self.close()
+        self._filesystem.unlink(self.path)
+
+    def close(self) -> None:
+        """Let go of the file; it is opened again when needed."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def forget(self) -> None:
+        """Close the descriptor in a forked child."""
+        if self._file is not None:
+            self._file.forget()
+
+    def _opened(self) -> File:
+        if self._file is None:
+            self._file = self._filesystem.open(self.path)
+        return self._file
+
+    def _cut(self, file: File) -> None:
+        try:
+            file.truncate(self.size)
+        except OSError:
+            pass
+
+    def _write_ack(self, sequence: int, items: int) -> None:
+        if self._free_slots:
+            slot = self._free_slots.pop()
+            self._opened().write_at(HEAD_SIZE + slot * SLOT_SIZE, write_slot(sequence, items))
+
+
+def _sequence(record: Record) -> int:
+    return record.sequence
+
+
+def headers(file: File, head: Head) -> Iterator[tuple[int, RecordHeader, bool]]:
+    """Yield offset, header, and whether it is done, of each good record; for tools that only read."""
+    done, _ = read_acks(file, head)
+    for offset, header in scan(file, head).records:
+        yield offset, header, header.sequence in done

@@ -1,0 +1,209 @@
+"""How a spool is configured: the record that users write, and what it comes to once it is complete.
+
+Owns: no state. Threads: any. Invariants: a `SpoolSettings` that exists is complete and possible.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal
+
+from surgetank.config import MEBIBYTE, Environment, OutletConfig, check_choice, check_number
+from surgetank.errors import ConfigError
+
+Durability = Literal["memory", "os", "disk"]
+_DURABILITIES: Final[tuple[Durability, ...]] = ("memory", "os", "disk")
+_NAMES: Final = "one of " + ", ".join(map(repr, _DURABILITIES))
+
+# A segment's head and acks take 8 KiB; 4 MiB keep that below 1 % and what a limit gives up at a time small.
+SEGMENT_BYTES: Final = 4 * MEBIBYTE
+# A spool of fewer segments could not keep the oldest while the newest is written.
+_SEGMENTS_MIN: Final = 4
+# Six kinds of segments may be open at a time (three signals, two lanes).
+_SMALLEST_SEGMENT: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolConfig:
+    """
+    Where and how sealed batches are kept on disk. A field left out is read from `SURGETANK_SPOOL_*`, or takes its default.
+
+    Args:
+        dir: The folder; made with mode 0700 if it is missing, refused if others can enter it. Processes that are
+            given the same folder share it and send each other's orphaned batches to their own endpoint.
+            Default: one folder per destination below `$XDG_STATE_HOME/surgetank`, or `~/.local/state/surgetank`.
+        max_mb: MiB on disk, over all processes that share the folder; each may use an equal part.
+            Beyond it the oldest segments go, counted as `spool_full`. Default 512. 1 to 1048576.
+        max_age: Seconds after which what was not delivered is given up, counted as `expired`.
+            Default 172800 (two days). 1 to 31536000.
+        reserve_mb: MiB of the volume that are left free for others; below it batches are held in memory only.
+            Default 64. 0 to 1048576.
+        durability: `os` (default): survives the process, `kill -9` included. `disk`: survives the loss of power
+            as well, from some 0.1 s after sealing (group fsync). `memory`: nothing is written ahead; disk is used only
+            when memory is full and at shutdown.
+        encryption_key: Encrypts what is stored: key text, `id:base64` lines of which the first encrypts and all
+            decrypt, or a function that returns such text. Needs `surgetank[encryption]`. Default none.
+        encryption_key_file: A file with such text.
+        dead_letter_mb: MiB of batches that the receiver refused for good, kept for inspection; the oldest
+            go first. Default 16. 0 (keep none) to 1024.
+
+    Raises:
+        ConfigError: A value is outside its range.
+    """
+
+    dir: str | os.PathLike[str] | None = None
+    max_mb: float | None = None
+    max_age: float | None = None
+    reserve_mb: float | None = None
+    durability: Durability | None = None
+    encryption_key: str | Callable[[], str] | None = field(default=None, repr=False)
+    encryption_key_file: str | None = None
+    dead_letter_mb: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, (low, high, _) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None:
+                check_number(f"spool.{name}", value, low, high)
+        if self.durability is not None:
+            check_choice("spool.durability", self.durability, _DURABILITIES)
+        if self.encryption_key is not None and self.encryption_key_file is not None:
+            raise ConfigError("spool.encryption_key_file", self.encryption_key_file, "one source of the key, not two")
+
+
+_RANGES: Final[Mapping[str, tuple[float, float, float]]] = {
+    "max_mb": (1, 1_048_576, 512.0),
+    "max_age": (1, 31_536_000, 172_800.0),
+    "reserve_mb": (0, 1_048_576, 64.0),
+    "dead_letter_mb": (0, 1024, 16.0),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolSettings:
+    """A `SpoolConfig` with nothing left out."""
+
+    path: str
+    max_bytes: int = 512 * MEBIBYTE
+    max_age: float = 172_800.0
+    reserve_bytes: int = 64 * MEBIBYTE
+    durability: Durability = "os"
+    segment_bytes: int = SEGMENT_BYTES
+    dead_letter_bytes: int = 16 * MEBIBYTE
+    key_text: Callable[[], str] | None = field(default=None, repr=False)
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether what is written must survive the loss of power."""
+        return self.durability == "disk"
+
+    @property
+    def is_write_ahead(self) -> bool:
+        """Whether a batch is on disk before its first attempt."""
+        return self.durability != "memory"
+
+
+def resolve_spool(
+    given: SpoolConfig | None, environment: Environment, outlets: Iterable[OutletConfig]
+) -> SpoolSettings:
+    """
+    Complete a spool's configuration from keyword, `SURGETANK_SPOOL_*` and default.
+
+    Raises:
+        ConfigError: A value is outside its range, or the folder is one that all users share.
+    """
+    given = given or SpoolConfig()
+    numbers = {name: _number(name, given, environment) for name in _RANGES}
+    durability = given.durability or environment.ours("SURGETANK_SPOOL_DURABILITY", _parse_durability, _NAMES) or "os"
+    path = os.fspath(given.dir) if given.dir is not None else environment.text("SURGETANK_SPOOL_DIR")
+    if path is not None:
+        _refuse_shared("spool.dir" if given.dir is not None else "SURGETANK_SPOOL_DIR", path)
+    max_bytes = int(numbers["max_mb"] * MEBIBYTE)
+    return SpoolSettings(
+        path=os.path.abspath(path or default_folder(environment, outlets)),
+        max_bytes=max_bytes,
+        max_age=numbers["max_age"],
+        reserve_bytes=int(numbers["reserve_mb"] * MEBIBYTE),
+        durability=durability,
+        segment_bytes=max(_SMALLEST_SEGMENT, min(SEGMENT_BYTES, max_bytes // _SEGMENTS_MIN)),
+        dead_letter_bytes=int(numbers["dead_letter_mb"] * MEBIBYTE),
+        key_text=_key_source(given, environment),
+    )
+
+
+def _parse_durability(text: str) -> Durability:
+    for known in _DURABILITIES:
+        if text.lower() == known:
+            return known
+    raise ValueError(text)
+
+
+def _number(name: str, given: SpoolConfig, environment: Environment) -> float:
+    low, high, default = _RANGES[name]
+    value = getattr(given, name)
+    if value is None:
+        variable = f"SURGETANK_SPOOL_{name.upper()}"
+        value = environment.ours(variable, float, f"a number from {low:g} to {high:g}")
+        if value is not None:
+            check_number(variable, value, low, high)
+    return float(default if value is None else value)
+
+
+def _key_source(given: SpoolConfig, environment: Environment) -> Callable[[], str] | None:
+    if callable(given.encryption_key):
+        return given.encryption_key
+    text = given.encryption_key
+    path = given.encryption_key_file
+    if text is None and path is None:
+        path = environment.text("SURGETANK_SPOOL_ENCRYPTION_KEY_FILE")
+        text = None if path else environment.text("SURGETANK_SPOOL_ENCRYPTION_KEY")
+    if path is not None:
+        return lambda: _read(path)
+    return None if text is None else lambda: text
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("spool.encryption_key_file", path, f"a readable text file ({error})") from None
+
+
+def _refuse_shared(name: str, path: str) -> None:
+    """Refuse `/tmp` and its kin: what lies there can be planted and read by everybody."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return  # It will be made, or the spool will say why it cannot be.
+    if mode & stat.S_IWOTH and mode & stat.S_ISVTX:
+        raise ConfigError(name, path, "a folder of your own, not one that all users share")
+
+
+def default_folder(environment: Environment, outlets: Iterable[OutletConfig]) -> str:
+    """
+    Return the folder for these destinations, below the user's state directory.
+
+    Processes adopt each other's orphans and send them to their own endpoint with their own credentials, so only
+    processes that send to the same place with the same headers may meet in one folder. Its name is a digest: it
+    tells neither.
+    """
+    state = environment.text("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    digest = hashlib.blake2b(digest_size=8)
+    for outlet in outlets:
+        digest.update(repr((outlet.url, sorted(outlet.headers.items()), outlet.client_certificate_file)).encode())
+    return os.path.join(state, "surgetank", digest.hexdigest())
+
+
+def field_names() -> list[str]:
+    """Return the names of a `SpoolConfig`'s fields, for the documentation's test."""
+    return [each.name for each in fields(SpoolConfig)]
+
+
+def as_settings(path: str, **values: Any) -> SpoolSettings:
+    """Return settings for a folder, for tools that have no configuration to resolve."""
+    return SpoolSettings(path=path, **values)

@@ -1,0 +1,504 @@
+"""One signal's batches on disk: append, lease, ack, release, adopt, expire, give up.
+
+Owns: the segments of one signal, our own and those adopted; what was found and what was lost since last asked.
+Threads: any of ours; the folder's lock guards everything, over file I/O too.
+Invariants: a record is in one of five states (held in memory, leased, available, done, gone); segments of one
+owner and lane are removed in the order of their numbers, so that a missing number is a loss and not a success.
+
+    append ──▶ held ──── ack ────▶ done            held: the batch is in memory too and leased from there
+                │ spilled            ▲
+                ▼                    │
+    adopt ─▶ available ─ lease ─▶ leased ── release ─▶ available
+                │
+                └─ expired, over the limit, damaged ─▶ gone, counted
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import insort
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from surgetank.errors import SpoolKeyError
+from surgetank.model import Batch, DropReason, HeldBatch, Lane, Signal, StoredRecord
+from surgetank.spool.encryption import Cipher
+from surgetank.spool.folder import Estate, Folder, SegmentName
+from surgetank.spool.record import DamageError, Head, VersionError
+from surgetank.spool.segment import SLOTS, Record, Segment
+
+# An open segment is sealed at this age (seconds), so that age limits have something to hold on to.
+SEGMENT_MAX_AGE: Final = 600.0
+# The offer number of what was offered to another process, or is safe on disk: no flush waits for it.
+FAR: Final = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened on disk since last asked, in items that are not held in memory."""
+
+    recovered: int
+    """Found in the segments of dead owners, damaged ones included."""
+    lost: dict[DropReason, int]
+    """Given up, by reason."""
+
+
+class Spool:
+    """
+    One signal's spool.
+
+    Args:
+        signal: Whose batches these are.
+        folder: Where they are; shared with the other signals.
+        cipher: Encrypts and decrypts; None leaves payloads as they are.
+        slots: Records a segment; for tests.
+    """
+
+    def __init__(self, signal: Signal, folder: Folder, cipher: Cipher | None = None, *, slots: int = SLOTS) -> None:
+        self.signal = signal
+        self._folder = folder
+        self._cipher = cipher
+        self._slots = slots
+        self._reset()
+        folder.join(self)
+
+    def _reset(self) -> None:
+        self._open: dict[Lane, Segment] = {}
+        self._next: dict[Lane, tuple[int, int]] = {}
+        """The number and the first sequence of the next segment of our own."""
+        self._line: dict[Lane, list[Segment]] = {Lane.CRITICAL: [], Lane.NORMAL: []}
+        """All segments, the oldest first."""
+        self._streams: dict[tuple[int, Lane], deque[Segment]] = {}
+        """Segments by owner and lane, in the order of their numbers."""
+        self._estates: dict[int, Estate] = {}
+        self._homes: dict[Segment, Estate] = {}
+        self._recovered = 0
+        self._lost: dict[DropReason, int] = {}
+
+    def append(self, batch: Batch) -> Record | None:
+        """
+        Store a batch that is also held in memory.
+
+        Returns:
+            Its record, or None when it cannot be stored now: it is in memory only.
+        """
+        folder = self._folder
+        with folder.entered():
+            if not folder.may_write():
+                return None
+            try:
+                segment = self._segment_for(batch.lane, len(batch.body))
+                if segment is None:
+                    return None
+                record = self._write(segment, batch)
+            except OSError as error:
+                folder.failed(error)
+                return None
+            record.is_held = True
+            segment.pin(record)
+            folder.worked()
+            return record
+
+    def _write(self, segment: Segment, batch: Batch) -> Record:
+        payload, key_id = (batch.body, "") if self._cipher is None else self._cipher.encrypt(batch)
+        record = segment.append(batch, payload, key_id, is_durable=not self._folder.settings.is_synced)
+        self._folder.used_bytes += record.size
+        return record
+
+    def _segment_for(self, lane: Lane, size: int) -> Segment | None:
+        """Return the segment to append to, or None when the limits leave no room. Raises OSError."""
+        folder, settings = self._folder, self._folder.settings
+        segment = self._open.get(lane)
+        if segment is not None and (
+            segment.is_full
+            or segment.size + size > settings.segment_bytes
+            or folder.clock.now() - segment.head.created > SEGMENT_MAX_AGE
+        ):
+            self._roll(lane)
+            segment = None
+        # A record's frame, and a new segment's head and acks, are at most this much.
+        if not folder.make_room(size + 16 * 1024, lane):
+            folder.failed("over its limit, or the volume's reserve is reached")
+            return None
+        # Making room may have taken the open segment.
+        return self._open.get(lane) or self._begin(lane)
+
+    def _begin(self, lane: Lane) -> Segment:
+        folder = self._folder
+        number, sequence = self._next.get(lane, (1, 1))
+        path, estate = folder.place(SegmentName(self.signal, lane, number))
+        head = Head(
+            signal=self.signal,
+            lane=lane,
+            slots=self._slots,
+            number=number,
+            base=sequence,
+            floor=sequence,
+            created=folder.clock.now(),
+        )
+        segment = Segment.create(folder.filesystem, path, head)
+        folder.used_bytes += segment.size
+        estate.live += 1
+        self._next[lane] = (number + 1, sequence)
+        self._open[lane] = segment
+        self._enlist(segment, estate)
+        if folder.settings.is_synced:
+            folder.filesystem.sync_folder(estate.path)
+        return segment
+
+    def _roll(self, lane: Lane) -> None:
+        """Seal the open segment; the next append begins another."""
+        segment = self._open.pop(lane)
+        self._next[lane] = (segment.head.number + 1, segment.end)
+        try:
+            if self._folder.settings.is_synced:
+                segment.sync()
+            segment.seal()
+        except OSError as error:
+            # Sealing only helps whoever may adopt it; what was not synced is not durable and not said to be.
+            self._folder.failed(error)
+        self._settle(segment)
+        segment.unload()
+
+    def _enlist(self, segment: Segment, estate: Estate) -> None:
+        lane = segment.head.lane
+        insort(self._line[lane], segment, key=_age_key)
+        self._streams.setdefault((id(estate), lane), deque()).append(segment)
+        self._estates[id(estate)] = estate
+        self._homes[segment] = estate
+
+    def lease(self, now: float, has_room: Callable[[int, int], bool]) -> HeldBatch | None:
+        """
+        Read the oldest batch that waits on disk alone, critical ones first; it is in flight until `ack` or `release`.
+
+        Args:
+            now: Monotonic seconds: batches that were set aside until later are passed over.
+            has_room: Asked whether a batch of so many items and bytes may be read into memory.
+        """
+        with self._folder.entered():
+            if self._folder.is_closed:
+                return None
+            for lane in (Lane.CRITICAL, Lane.NORMAL):
+                for segment in list(self._line[lane]):
+                    for record in self._available(segment, now):
+                        if not has_room(record.items, record.size):
+                            return None
+                        held = self._take(record)
+                        if held is not None:
+                            return held
+                        if segment.is_locked:
+                            break
+                    segment.unload()
+        return None
+
+    def _available(self, segment: Segment, now: float) -> Iterator[Record]:
+        if segment.is_locked or segment.available_items <= 0:
+            return
+        try:
+            self._lose(DropReason.DAMAGED, segment.load())
+        except VersionError as error:
+            self._lock_up(segment, str(error))
+            return
+        except OSError as error:
+            self._folder.failed(error)
+            return
+        if segment.is_empty:
+            self._settle(segment)
+            return
+        for record in list(segment.records or ()):
+            if record.is_available and (record.held is None or record.held.due_at <= now):
+                yield record
+
+    def _take(self, record: Record) -> HeldBatch | None:
+        segment = record.segment
+        try:
+            header, payload = segment.read(record)
+            body = payload if not header.key_id else self._decrypt(header.batch(b""), header.key_id, payload)
+        except SpoolKeyError as error:
+            self._lock_up(segment, str(error))
+            return None
+        except VersionError as error:
+            self._lock_up(segment, str(error))
+            return None
+        except DamageError:
+            self._give_up(record, DropReason.DAMAGED)
+            return None
+        except OSError as error:
+            # The disk may be able to read it another time.
+            self._folder.failed(error)
+            segment.close()
+            self._lock_up(segment, f"cannot be read ({error.strerror})")
+            return None
+        record.is_leased = True
+        segment.pin(record)
+        held = record.held or HeldBatch(batch=header.batch(body), first_seq=FAR)
+        held.batch = header.batch(body)
+        held.first_seq = FAR
+        held.record = record
+        return held
+
+    def _decrypt(self, batch: Batch, key_id: str, payload: bytes) -> bytes:
+        if self._cipher is None:
+            raise SpoolKeyError(f"is encrypted with key {key_id!r}, and no key is configured")
+        return self._cipher.decrypt(batch, key_id, payload)
+
+    def _lock_up(self, segment: Segment, reason: str) -> None:
+        segment.is_locked = True
+        self._folder.say(logging.WARNING, f"{segment.path} {reason}; it stays where it is and is passed over")
+
+    def ack(self, record: StoredRecord) -> None:
+        """Note that a batch is done: delivered, rejected, or living on in others."""
+        assert isinstance(record, Record)
+        with self._folder.entered():
+            self._done(record)
+
+    def _done(self, record: Record) -> None:
+        if record.is_done:
+            return
+        segment = record.segment
+        if record.is_held or record.is_leased:
+            segment.unpin(record)
+        try:
+            segment.ack(record)
+        except OSError as error:
+            self._folder.failed(error)
+        self._settle(segment)
+
+    def release(self, record: StoredRecord, held: HeldBatch) -> bool:
+        """
+        Note that a batch that was held or in flight waits on disk alone again.
+
+        Returns:
+            False when its record is gone meanwhile: it must be kept in memory.
+        """
+        assert isinstance(record, Record)
+        with self._folder.entered():
+            if record.is_done:
+                return False
+            if record.is_held or record.is_leased:
+                record.segment.unpin(record)
+            record.is_held = record.is_leased = False
+            if held.attempts:
+                record.held = held
+                held.batch = replace(held.batch, body=b"")
+            return True
+
+    def replace(self, record: StoredRecord, batches: list[Batch]) -> list[Record | None]:
+        """Store the parts of a batch that was cut up, then note that the whole is done."""
+        assert isinstance(record, Record)
+        with self._folder.entered():
+            records = [self.append(batch) for batch in batches]
+            # With a part in memory only, the whole remains on disk as a copy: twice is better than never.
+            if all(records):
+                self._done(record)
+            return records
+
+    def sync(self) -> None:
+        """Have what was appended survive the loss of power; what a failed sync leaves in doubt is written again elsewhere."""
+        if not self._folder.settings.is_synced:
+            return
+        with self._folder.entered():
+            for lane, segment in list(self._open.items()):
+                try:
+                    segment.sync()
+                except OSError as error:
+                    self._folder.failed(error)
+                    self._rewrite(lane, segment)
+
+    def _rewrite(self, lane: Lane, segment: Segment) -> None:
+        # After a failed sync the kernel calls the pages clean, so another sync of the same file
+        # would succeed without having written them.
+        doubtful = segment.unsynced
+        self._open.pop(lane)
+        self._next[lane] = (segment.head.number + 1, segment.end)
+        try:
+            target = self._begin(lane)
+            for record in doubtful:
+                header, payload = segment.read(record)
+                body = payload if not header.key_id else self._decrypt(header.batch(b""), header.key_id, payload)
+                copy = self._write(target, header.batch(body))
+                self._move(record, copy, segment, target)
+            segment.seal()
+            target.sync()
+        except (OSError, ValueError, SpoolKeyError) as error:
+            # Not durable, and not said to be: what is in memory stays there until it is delivered.
+            self._folder.failed(error if isinstance(error, OSError) else str(error))
+        self._settle(segment)
+
+    def _move(self, record: Record, copy: Record, source: Segment, target: Segment) -> None:
+        is_pinned = record.is_held or record.is_leased
+        if is_pinned:
+            source.unpin(record)
+        source.hand_over(record)
+        record.segment, record.offset, record.size, record.sequence = target, copy.offset, copy.size, copy.sequence
+        target.adopt_record(copy, record)
+        if is_pinned:
+            target.pin(record)
+
+    def adopt(self, estate: Estate, names: list[SegmentName]) -> None:
+        """Take over this signal's segments of a dead owner; called with the lock held."""
+        expected: dict[Lane, tuple[int, int]] = {}
+        for name in names:
+            if name.signal is not self.signal:
+                continue
+            path = f"{estate.path}/{name}"
+            try:
+                segment, lost = Segment.adopt(self._folder.filesystem, path, name.signal, name.lane, name.number)
+            except (VersionError, OSError) as error:
+                self._folder.say(logging.WARNING, f"{path} cannot be adopted ({error}); it stays where it is")
+                continue
+            except DamageError:
+                self._bury(estate, path)
+                continue
+            self._folder.used_bytes += segment.size
+            self._found(segment.pending_items, lost)
+            self._note_missing(expected.get(name.lane), segment)
+            expected[name.lane] = (name.number + 1, segment.end)
+            self._enlist(segment, estate)
+            self._settle(segment)
+
+    def _bury(self, estate: Estate, path: str) -> None:
+        """Remove a file with neither head nor record: its maker died in the middle of making it."""
+        estate.live -= 1
+        try:
+            self._folder.filesystem.unlink(path)
+        except OSError:
+            pass
+
+    def _note_missing(self, expected: tuple[int, int] | None, segment: Segment) -> None:
+        if expected is None:
+            return
+        number, sequence = expected
+        if segment.head.number > number and segment.head.base > sequence:
+            missing = segment.head.base - sequence
+            self._found(0, missing)
+            try:
+                segment.extend_back(sequence)
+            except OSError as error:
+                self._folder.failed(error)
+            self._folder.say(logging.WARNING, f"before {segment.path} there is a segment missing ({missing} items)")
+
+    def _found(self, pending: int, lost: int) -> None:
+        self._recovered += pending + lost
+        self._lose(DropReason.DAMAGED, lost)
+
+    def _lose(self, reason: DropReason, items: int) -> None:
+        if items:
+            self._lost[reason] = self._lost.get(reason, 0) + items
+
+    def _give_up(self, record: Record, reason: DropReason) -> None:
+        """Give up a record that waits on disk alone."""
+        self._lose(reason, record.items)
+        self._done(record)
+
+    def _settle(self, segment: Segment) -> None:
+        """Empty or remove a segment in which everything is done."""
+        if not segment.is_empty or segment not in self._homes:
+            return
+        folder = self._folder
+        before = segment.size
+        lane = segment.head.lane
+        try:
+            if self._open.get(lane) is segment:
+                segment.empty(folder.clock.now())
+                folder.used_bytes += segment.size - before
+                return
+            stream = self._streams[id(self._homes[segment]), lane]
+            if stream[0] is segment:
+                while stream and stream[0].is_empty and self._open.get(lane) is not stream[0]:
+                    self._remove(stream[0], stream)
+            elif segment.size > segment.head.records_at:
+                segment.empty(segment.head.created)
+                segment.seal()
+                folder.used_bytes += segment.size - before
+                segment.close()
+        except OSError as error:
+            folder.failed(error)
+
+    def _remove(self, segment: Segment, stream: deque[Segment]) -> None:
+        size = segment.size
+        segment.remove()
+        stream.popleft()
+        self._folder.used_bytes -= size
+        lane, estate = segment.head.lane, self._homes.pop(segment)
+        self._line[lane].remove(segment)
+        estate.live -= 1
+        if not stream:
+            del self._streams[id(estate), lane]
+        self._folder.leave(estate)
+
+    def oldest(self, lane: Lane) -> float | None:
+        """See `folder.Member`."""
+        return next((segment.head.created for segment in self._line[lane] if not segment.is_empty), None)
+
+    def evict_oldest(self, lane: Lane) -> None:
+        """See `folder.Member`."""
+        segment = next((segment for segment in self._line[lane] if not segment.is_empty), None)
+        if segment is not None:
+            self._discard(segment, DropReason.SPOOL_FULL)
+
+    def expire(self, now: float) -> None:
+        """Give up segments whose youngest record must be older than the age limit; `now` is in seconds since the epoch."""
+        with self._folder.entered():
+            limit = now - self._folder.settings.max_age - SEGMENT_MAX_AGE
+            for line in self._line.values():
+                for segment in [each for each in line if each.head.created < limit and not each.is_empty]:
+                    self._discard(segment, DropReason.EXPIRED)
+
+    def _discard(self, segment: Segment, reason: DropReason) -> None:
+        """Give up everything in a segment; what is in memory too lives on there, without a record."""
+        lane = segment.head.lane
+        if self._open.get(lane) is segment:
+            self._roll(lane)
+        self._lose(reason, segment.available_items)
+        for record in segment.records or ():
+            record.is_done = True
+        segment.records = []
+        segment.pending_items = segment.pinned_items = 0
+        self._settle(segment)
+
+    def changes(self) -> Changes:
+        """Return what happened on disk since the last call."""
+        with self._folder.entered():
+            changes = Changes(self._recovered, self._lost)
+            self._recovered, self._lost = 0, {}
+            return changes
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the disk could not be written when it was last tried."""
+        return self._folder.is_down
+
+    @property
+    def has_available(self) -> bool:
+        """Whether a batch waits on disk alone. A look without the lock: it may be out of date."""
+        return any(
+            segment.available_items > 0 and not segment.is_locked
+            for line in self._line.values()
+            for segment in list(line)
+        )
+
+    def available_items(self) -> int:
+        """Return the items that wait on disk alone."""
+        with self._folder.entered():
+            return sum(segment.available_items for line in self._line.values() for segment in line)
+
+    def close(self) -> None:
+        """Seal what is open, so that whoever adopts it need not scan it; close the files."""
+        with self._folder.entered():
+            for lane in list(self._open):
+                self._roll(lane)
+            for segment in list(self._homes):
+                segment.close()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the parent's segments."""
+        for segment in self._homes:
+            segment.forget()
+        self._reset()
+
+
+def _age_key(segment: Segment) -> tuple[float, int]:
+    return segment.head.created, segment.head.number
