@@ -16,7 +16,7 @@ from surgetank.buffer.buffer import Buffer
 from surgetank.config import Persist
 from surgetank.model import BATCH_OVERHEAD, Clock, DropReason, HeldBatch, Lane, Verdict
 from surgetank.spool.dead_letters import DeadLetters
-from surgetank.spool.spool import FAR, Spool
+from surgetank.spool.spool import FAR, Remainder, Spool
 
 # With durability `memory` nothing is written ahead; from this fill on, the oldest batches go to disk.
 SPILL_AT: Final = 0.5
@@ -67,12 +67,16 @@ class Reservoir:
         """Store the batches that are in memory only although they are wanted on disk, as far as the disk takes them."""
         if self._spool is None:
             return
-        for held in self._buffer.unsaved(self._is_wanted):
+        for held in filter(self._is_unsaved, self._buffer.queued()):
             record = self._spool.append(held.batch)
             if record is None:
                 break
-            if not self._buffer.attach(held, record):
+            before = held.record
+            has_left = not self._buffer.attach(held, record)
+            if has_left:
                 self._spool.ack(record)
+            elif before is not None:
+                self._spool.ack(before)
         self._balance()
 
     def tend(self) -> None:
@@ -192,6 +196,10 @@ class Reservoir:
         """Forget the parent's records."""
         if self._spool is not None:
             self._spool.after_fork_in_child()
+
+    def _is_unsaved(self, held: HeldBatch) -> bool:
+        # What the disk has given up for want of room is not offered to it again.
+        return self._is_wanted(held) and (held.record is None or isinstance(held.record, Remainder))
 
     def _is_wanted(self, held: HeldBatch) -> bool:
         return self._persist == "all" or (self._persist == "critical" and held.batch.lane is Lane.CRITICAL)

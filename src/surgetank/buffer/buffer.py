@@ -353,10 +353,10 @@ class Buffer:
                 self._books.spooled -= items
                 self._books.drop(reason, items)
 
-    def unsaved(self, is_wanted: Callable[[HeldBatch], bool]) -> list[HeldBatch]:
-        """Return the queued batches that are in memory only and that `is_wanted` on disk, the oldest first."""
+    def queued(self) -> list[HeldBatch]:
+        """Return the batches that wait in memory, the oldest of each lane first."""
         with self._section:
-            return [held for held in self._queue if held.record is None and is_wanted(held)]
+            return list(self._queue)
 
     def attach(self, held: HeldBatch, record: StoredRecord) -> bool:
         """Note that a batch is on disk too; False when it has left memory meanwhile."""

@@ -41,7 +41,8 @@ def victims_for_ourselves(strategy: DropStrategy, intake: Intake, queue: BatchQu
             while (entry := intake.take_newest(lane)) is not None:
                 yield entry
         return
-    yield from _oldest_first(Lane.NORMAL, intake, queue)
+    # The limit is strict, so the critical lane too, when nothing else is left.
+    yield from _oldest_first(Lane.CRITICAL, intake, queue)
 
 
 def _oldest_first(newcomer: Lane, intake: Intake, queue: BatchQueue) -> Iterator[HeldBatch | Entry]:

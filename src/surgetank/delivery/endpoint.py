@@ -82,7 +82,7 @@ class Endpoint:
             self._at_start = {w: member.stats() for w, member in self._members.items()}
         said = f": {verdict.message}" if verdict.message else ""
         _logger.warning(
-            "outage began at %s: %s are refused or unanswered (%s%s); telemetry is held in memory",
+            "outage began at %s: %s are refused or unanswered (%s%s); telemetry is held",
             self.name,
             self._members[worker].signal.value,
             verdict.cause,

@@ -45,6 +45,24 @@ class Changes:
     """Given up, by reason."""
 
 
+@dataclass(slots=True, eq=False)
+class Remainder:
+    """What stands for the record of a part that could not be stored: the whole stays on disk until no part needs it."""
+
+    whole: Record
+    parts: int
+
+    @property
+    def is_durable(self) -> bool:
+        """Not the part: only the whole is."""
+        return False
+
+    @property
+    def is_done(self) -> bool:
+        """True: memory cannot do without the part."""
+        return True
+
+
 class Spool:
     """
     One signal's spool.
@@ -250,9 +268,14 @@ class Spool:
 
     def ack(self, record: StoredRecord) -> None:
         """Note that a batch is done: delivered, rejected, or living on in others."""
-        assert isinstance(record, Record)
         with self._folder.entered():
-            self._done(record)
+            if isinstance(record, Remainder):
+                record.parts -= 1
+                if record.parts == 0:
+                    self._done(record.whole)
+            else:
+                assert isinstance(record, Record)
+                self._done(record)
 
     def _done(self, record: Record) -> None:
         if record.is_done:
@@ -285,15 +308,22 @@ class Spool:
                 held.batch = replace(held.batch, body=b"")
             return True
 
-    def replace(self, record: StoredRecord, batches: list[Batch]) -> list[Record | None]:
-        """Store the parts of a batch that was cut up, then note that the whole is done."""
+    def replace(self, record: StoredRecord, batches: list[Batch]) -> list[StoredRecord]:
+        """
+        Store the parts of a batch that was cut up, then note that the whole is done.
+
+        Where the disk does not take a part, the whole remains until that part is done: twice is better than never.
+        """
+        if isinstance(record, Remainder):
+            record.parts += len(batches) - 1
+            return [record] * len(batches)
         assert isinstance(record, Record)
         with self._folder.entered():
-            records = [self.append(batch) for batch in batches]
-            # With a part in memory only, the whole remains on disk as a copy: twice is better than never.
-            if all(records):
+            stored = [self.append(batch) for batch in batches]
+            remainder = Remainder(record, stored.count(None))
+            if not remainder.parts:
                 self._done(record)
-            return records
+            return [remainder if part is None else part for part in stored]
 
     def sync(self) -> None:
         """Have what was appended survive the loss of power; what a failed sync leaves in doubt is written again elsewhere."""
