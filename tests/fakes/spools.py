@@ -1,5 +1,8 @@
 """Disks in memory, and processes that come and go on them."""
 
+import copy
+import threading
+
 from fakes.batches import batch
 from surgetank.model import Lane, Signal
 from surgetank.spool.disk import Disk
@@ -72,8 +75,16 @@ class Process:
         return names
 
     def fork(self):
-        """Become the child."""
-        self.disk.after_fork_in_child(is_closed=False)
+        """Return the child: a copy of everything, with descriptors of its own for the same open files."""
+        filesystem = self.filesystem.process()
+        folder = self.disk.folder
+        memo = {id(self.filesystem): filesystem, id(self.clock): self.clock, id(folder._lock): threading.RLock()}
+        if self.spool._cipher is not None:
+            memo[id(self.spool._cipher)] = self.spool._cipher
+        child = copy.deepcopy(self, memo)
+        child.disk.after_fork_in_child(is_closed=False)
+        child.recovered, child.lost = 0, {}
+        return child
 
     def die(self):
         """End as `kill -9` does. Returns the file system, for whoever comes next."""

@@ -7,6 +7,7 @@ followed in either; a write is whole or an OSError; a lock is dropped by the ker
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -130,6 +131,7 @@ class OsFile:
 
     def sync(self) -> None:
         """Flush data and length."""
+        self._check_open()
         if sys.platform == "darwin":
             # There, fsync only reaches the drive's cache.
             fcntl.fcntl(self._descriptor, fcntl.F_FULLFSYNC)
@@ -138,6 +140,7 @@ class OsFile:
 
     def try_lock(self) -> bool:
         """Lock the open file: the lock belongs to it, not to the process, and no other descriptor can drop it."""
+        self._check_open()
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -161,6 +164,11 @@ class OsFile:
             except OSError:
                 # What a close has to report, a sync has reported before, or nobody asked for.
                 pass
+
+    def _check_open(self) -> None:
+        # Some calls take a negative number for a mistake of the programmer's, and raise no OSError.
+        if self._descriptor < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     # A descriptor that a fork has doubled shares the lock; closing the copy leaves it with the parent.
     forget = close
