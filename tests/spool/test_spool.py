@@ -183,10 +183,8 @@ def test_a_forked_child_touches_nothing_of_its_living_parents():
     """Neither adopts it, nor removes it, whichever way it ends."""
     parent = Process()
     parent.spill("parents")
-    child = Process(parent.filesystem, parent.clock)
-    child.disk.folder._own, child.disk.folder._orphans = parent.disk.folder._own, []
 
-    child.fork()
+    child = parent.fork()
     child.adopt()
     child.spill("childs")
     child.disk.close()
@@ -395,3 +393,17 @@ def test_a_batch_that_was_set_aside_is_passed_over():
     assert process.lease().batch.id == "b"
     process.clock.advance(10)
     assert process.lease().batch.id == "a"
+
+
+def test_the_folders_own_name_survives_the_loss_of_power():
+    """A batch that is durable is not lost with the name of a folder that it lies below."""
+    process = Process(durability="disk", path="/home/user/state/spool")
+    process.append("a")
+    process.spool.sync()
+
+    for seed in range(20):
+        process.filesystem.lose_power(random.Random(seed))
+    heir = Process(process.filesystem, process.clock, path="/home/user/state/spool")
+    heir.adopt()
+
+    assert heir.drain() == ["a"]

@@ -218,7 +218,7 @@ class Folder:
         if self._own is not None:
             return self._own
         filesystem = self.filesystem
-        filesystem.make_folder(self.path)
+        self._make_root()
         name = f"{OWNER_PREFIX}{self._pid}-{os.urandom(6).hex()}"
         # Under another name until it is locked, so that nobody takes it for an orphan's.
         making, path = os.path.join(self.path, _NEW_PREFIX + name), os.path.join(self.path, name)
@@ -235,6 +235,29 @@ class Folder:
         assert is_ours, "nobody else knows this name"
         self._own = Estate(path, lock, is_own=True)
         return self._own
+
+    def _make_root(self) -> None:
+        """Make the folder that all share, with names that survive the loss of power if what is in it must. Raises OSError."""
+        filesystem, path = self.filesystem, PurePath(self.path)
+        if not self.settings.is_synced:
+            filesystem.make_folder(self.path)
+            return
+        parents = [path.parent]
+        for each in (path, *path.parents[:-1]):
+            try:
+                filesystem.names(str(each))
+                break
+            except FileNotFoundError:
+                parents.append(each.parent)
+        is_new = len(parents) > 1
+        filesystem.make_folder(self.path)
+        for parent in dict.fromkeys(parents):
+            try:
+                filesystem.sync_folder(str(parent))
+            except OSError:
+                # What was there before may be in a folder that we cannot open, and is safe but for the blink of an eye.
+                if is_new:
+                    raise
 
     def adopt_orphans(self, take: Callable[[Estate, list[SegmentName]], None]) -> None:
         """
