@@ -10,7 +10,7 @@ from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceState
 
-from surgetank.otlp import sdk
+from surgetank.otlp import estimate, sdk
 
 
 def build() -> ReadableSpan:
@@ -20,7 +20,7 @@ def build() -> ReadableSpan:
         SpanContext(3, 4, is_remote=True),
         Resource({}),
         BoundedAttributes(1, {"a": 1, "b": 2}),
-        BoundedList.from_seq(1, [Event("e", BoundedAttributes(1, {"a": 1, "b": 2}), 5), Event("f", None, 6)]),
+        BoundedList.from_seq(1, [Event("f", None, 6), Event("e", BoundedAttributes(1, {"a": 1, "b": 2}), 5)]),
         BoundedList.from_seq(1, []),
         SpanKind.CLIENT,
         None,
@@ -33,8 +33,7 @@ def build() -> ReadableSpan:
 
 def comparable(fields: sdk.SpanFields) -> dict:
     plain = fields._asdict()
-    for name in ("attributes", "trace_state"):
-        plain[name] = dict(plain[name])
+    plain["attributes"] = dict(plain["attributes"])
     for name in ("events", "links"):
         plain[name] = list(plain[name])
     return plain
@@ -43,7 +42,10 @@ def comparable(fields: sdk.SpanFields) -> dict:
 def test_both_ways_of_reading_a_span_give_the_same():
     """The short one through private names, the public one through properties."""
     span = build()
-    assert comparable(sdk._read_own_span(span)) == comparable(sdk._read_public_span(span))
+    public = comparable(sdk._read_public_span(span))
+    own = sdk._read_own_span(span)
+    assert own is not None
+    assert comparable(own) == public
 
 
 @pytest.mark.parametrize("name", ["_attributes", "_context", "_kind", "_start_time"])
@@ -60,7 +62,8 @@ def test_the_private_names_exist_in_this_sdk():
     span = build()
     assert sdk._IS_SPAN[type(span)]
     assert isinstance(sdk.read_span(span).attributes, dict)
-    assert isinstance(sdk.read_span(span).trace_state, dict)
+    assert isinstance(sdk.read_context(span.context)[2], dict)
+    assert sdk._read_own_span(span) is not None
     assert all(
         (
             sdk._IS_EVENT[Event],
@@ -71,6 +74,37 @@ def test_the_private_names_exist_in_this_sdk():
             sdk._IS_LIST[BoundedList],
         )
     )
+
+
+class OwnAttributes(BoundedAttributes):
+    def __iter__(self):
+        return iter(())
+
+    def __len__(self):
+        return 0
+
+
+@pytest.mark.parametrize("where", ["span", "event"])
+def test_a_container_of_a_type_of_its_own_is_obeyed(where):
+    """A redacting subclass, say: what it hides stays hidden."""
+    sdk.read_span(build())
+    span = build()
+    hidden = OwnAttributes(attributes={"secret": 1})
+    if where == "span":
+        span._attributes = hidden
+    else:
+        span._events = BoundedList.from_seq(1, [Event("e", hidden, 5)])
+    read = sdk.read_span(span)
+    assert not dict(read.attributes if where == "span" else read.events[0][2])
+
+
+def test_a_long_key_counts_however_many_short_ones_were_met():
+    """The memory of short keys is bounded, and what is not in it is looked at."""
+    for number in range(3 * estimate._KEYS_MAX):
+        estimate.estimate_attributes({f"k{number}": 1})
+    assert len(estimate._short_keys) <= estimate._KEYS_MAX
+    assert estimate.estimate_attributes({"x" * 100_000: 1}) > 100_000
+    assert estimate.estimate_attributes({"unmet": 1}) < 1000
 
 
 def test_the_table_of_types_is_bounded():

@@ -1,6 +1,6 @@
 """What a live SDK object costs: the bytes of memory it keeps alive while it waits to be encoded.
 
-Owns: no state.
+Owns: the short keys that were met, at most `_KEYS_MAX`.
 Threads: any; this runs on the application's thread for every item.
 Invariants: large strings, bytes, ints and containers count at least their real
 size; what is reachable on several ways counts once per value; nothing recurses.
@@ -23,15 +23,21 @@ _SMALL: Final = frozenset({float, bool, type(None)})
 _LEAVES: Final = frozenset({str, int, float, bool, bytes, type(None)})
 _KEY_LENGTH: Final = 64
 """Characters of a key from which it is taken to be made for this item alone."""
-_SHORT: Final = 512
+_KEYS_MAX: Final = 1024
+SHORT_TEXT: Final = 512
 """Characters in one attribute set up to which it does not matter that a character may take four bytes."""
 _ATTRIBUTE_BYTES: Final = 60
 """A short value (50 and its characters as a string, 28 as a number, nothing as a bool) and its slot in a dict."""
 _SLOT_BYTES: Final = 40
 
 
+# Asking whether all of a dict's keys are in a set takes half as long as adding up their lengths.
+_short_keys: Final[set[Any]] = set()
+_are_short: Final = _short_keys.issuperset
+
+
 def estimate_attributes(attributes: Any) -> int:
-    """Return the bytes that a non-empty dict of attributes keeps alive; short keys are constants of the program."""
+    """Return the bytes that a dict of attributes keeps alive; short keys are constants of the program."""
     characters = 0
     bits = 0
     for value in attributes.values():
@@ -43,9 +49,18 @@ def estimate_attributes(attributes: Any) -> int:
         elif kind not in _SMALL:
             return _exact(attributes)
     count = len(attributes)
-    if characters > _SHORT or bits.bit_length() > 64 or len("".join(attributes)) > _KEY_LENGTH * count:
+    if characters > SHORT_TEXT or bits.bit_length() > 64 or not (_are_short(attributes) or _learn(attributes)):
         return _exact(attributes)
     return _ATTRIBUTE_BYTES * count + characters
+
+
+def _learn(attributes: Mapping[Any, Any]) -> bool:
+    """Return whether all keys are short, and remember that while there is room."""
+    if any(type(key) is not str or len(key) > _KEY_LENGTH for key in attributes):
+        return False
+    if len(_short_keys) + len(attributes) <= _KEYS_MAX:
+        _short_keys.update(attributes)
+    return True
 
 
 def _exact(attributes: Mapping[Any, Any]) -> int:
@@ -56,7 +71,7 @@ def _exact(attributes: Mapping[Any, Any]) -> int:
 
 def estimate_text(value: Any) -> int:
     """Return the bytes of a string, or of any object by itself."""
-    if type(value) is str and len(value) <= _SHORT:
+    if type(value) is str and len(value) <= SHORT_TEXT:
         return 60 + len(value)
     return 0 if value is None else getsizeof(value)
 

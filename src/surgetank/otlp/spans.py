@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from surgetank.model import Signal
 from surgetank.otlp.attributes import AttributeEncoder, TextCache
-from surgetank.otlp.estimate import FAILED, estimate_attributes, estimate_text, estimate_value
+from surgetank.otlp.estimate import FAILED
 from surgetank.otlp.request import PIECE_BYTES, Heads, ItemRequest
-from surgetank.otlp.sdk import SpanFields, read_span
+from surgetank.otlp.sdk import SpanFields, read_context, read_parent, read_span, read_status
 from surgetank.otlp.wire import (
     delimited,
     fixed64,
@@ -42,10 +42,6 @@ _FLAGS: Final = 0x0185
 _HAS_IS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
 _ERROR: Final = 2
-
-_SPAN_BYTES: Final = 500
-_EVENT_BYTES: Final = 200
-_LINK_BYTES: Final = 250
 
 _UNSET_STATUS: Final = b"\x7a\x00"
 _OK_STATUS: Final = b"\x7a\x02\x18\x01"
@@ -93,7 +89,7 @@ class SpanCodec:
     def estimate(self, item: Any) -> int:
         """Return about how many bytes of memory a snapshot keeps alive."""
         try:
-            return _estimate(item)
+            return int(item.size)
         except Exception:
             return FAILED
 
@@ -101,36 +97,33 @@ class SpanCodec:
         """Return resource, scope, and the span as pieces with their length; small spans are one piece."""
         (
             name,
-            trace_id,
-            span_id,
-            parent_id,
-            parent_is_remote,
+            context,
+            parent,
             kind,
             start,
             end,
-            trace_state,
             attributes,
             dropped_attributes,
-            events,
             dropped_events,
-            links,
             dropped_links,
+            status,
             status_code,
-            description,
             resource,
             scope,
+            events,
+            links,
+            _,
         ) = span
+        trace_id, span_id, trace_state = read_context(context)
+        parent_id, parent_is_remote = read_parent(parent)
         try:
-            fixed = _fixed(trace_id, span_id, parent_id, parent_is_remote, kind, start, end)
+            fixed = _fixed(trace_id, span_id, parent_id, parent_is_remote, kind + 1, start, end)
         except Exception:
-            fixed = _fixed(*_repaired(trace_id, span_id, parent_id, parent_is_remote, kind, start, end))
+            fixed = _fixed(*_repaired(trace_id, span_id, parent_id, parent_is_remote, kind + 1, start, end))
         fixed += b"\x2a" + self._names[name]
         if trace_state:
             fixed += delimited(b"\x1a", text(",".join([f"{key}={value}" for key, value in trace_state.items()])))
-        if description or status_code != 0:
-            fixed += _status(status_code, description)
-        else:
-            fixed += _UNSET_STATUS
+        fixed += _status(*read_status(status)) if status_code != 0 else _UNSET_STATUS
         if dropped_attributes or dropped_events or dropped_links:
             fixed += _dropped_counts(dropped_attributes, dropped_events, dropped_links)
         parts = [b"", fixed]
@@ -221,20 +214,3 @@ def _status(code: Any, description: Any) -> bytes:
 def _dropped_counts(attributes: Any, events: Any, links: Any) -> bytes:
     counts = ((b"\x50", attributes), (b"\x60", events), (b"\x70", links))
     return b"".join(field_tag + varint(uint32(count)) for field_tag, count in counts if count)
-
-
-def _estimate(span: SpanFields) -> int:
-    size = _SPAN_BYTES + estimate_text(span[0])
-    if span[9]:
-        size += estimate_attributes(span[9])
-    for event in span[11]:
-        size += _EVENT_BYTES + estimate_text(event[0])
-        if event[2]:
-            size += estimate_attributes(event[2])
-    for link in span[13]:
-        size += _LINK_BYTES
-        if link[3]:
-            size += estimate_attributes(link[3])
-    if span[8]:
-        size += estimate_value(span[8])
-    return size + len(span[16]) if span[16] else size
