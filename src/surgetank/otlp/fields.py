@@ -40,16 +40,16 @@ def fields(data: bytes, start: int, end: int) -> Iterator[Field]:
     position = start
     while position < end:
         tag_start = position
-        key, position = _read_varint(data, position, end)
+        key, position = read_varint(data, position, end)
         number, wire_type = key >> 3, key & 7
         if not 1 <= number <= _FIELD_MAX:
             raise ValueError(f"field number {number} at byte {tag_start}")
         value = 0
         if wire_type == VARINT:
             content = position
-            value, position = _read_varint(data, position, end)
+            value, position = read_varint(data, position, end)
         elif wire_type == LENGTH_DELIMITED:
-            length, content = _read_varint(data, position, end)
+            length, content = read_varint(data, position, end)
             position = content + length
         elif wire_type in _FIXED_LENGTHS:
             content = position
@@ -61,7 +61,7 @@ def fields(data: bytes, start: int, end: int) -> Iterator[Field]:
         yield Field(number, wire_type, value, tag_start, content, position)
 
 
-def _read_varint(data: bytes, position: int, end: int) -> tuple[int, int]:
+def read_varint(data: bytes, position: int, end: int) -> tuple[int, int]:
     """Return the value and the position behind it."""
     value = 0
     for index in range(_VARINT_BYTES_MAX):
