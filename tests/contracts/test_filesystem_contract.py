@@ -199,6 +199,21 @@ def test_of_two_openings_one_has_the_lock(place):
     assert second.try_lock()
 
 
+def test_whoever_asks_for_a_lock_leaves_it_as_it_is(place):
+    """The tools ask, the owner keeps its lock, and an heir can take it afterwards."""
+    lock = place.file("lock")
+    asking = place.filesystem.open(place.path("lock"), writable=False)
+
+    assert not asking.is_locked()
+    assert lock.try_lock()
+    assert asking.is_locked()
+    assert asking.is_locked()
+    assert not place.filesystem.open(place.path("lock")).try_lock()
+    lock.close()
+    assert not asking.is_locked()
+    assert place.filesystem.open(place.path("lock")).try_lock()
+
+
 def test_an_opening_that_has_no_lock_drops_none(place):
     """Closing another descriptor of the same file leaves the lock where it is."""
     first = place.file("lock")

@@ -47,6 +47,9 @@ class File(Protocol):
     def try_lock(self) -> bool:
         """Take the exclusive lock, or return False when a living process has it. Raises OSError."""
 
+    def is_locked(self) -> bool:
+        """Whether somebody else has the exclusive lock; leaves everything as it is. Not for its holder. Raises OSError."""
+
     def is_at(self, path: str) -> bool:
         """Whether the path still names this very file."""
 
@@ -146,6 +149,21 @@ class OsFile:
         except BlockingIOError:
             return False
         return True
+
+    def is_locked(self) -> bool:
+        """
+        Ask by taking a shared lock for an instant, the one way to ask that there is.
+
+        Those who ask do not disturb each other, nor an owner, who has its lock before the folder has its name. An
+        heir that tries in that very instant is told that the owner lives, and tries again at its next look.
+        """
+        self._check_open()
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        return False
 
     def is_at(self, path: str) -> bool:
         """Compare identities."""

@@ -239,8 +239,7 @@ def write_record(batch: Batch, sequence: int, payload: bytes, *, key_id: str = "
         + batch_id
         + key
     )
-    trailer = _write_mark(sequence, batch.items, _TRAILER_SEED)
-    return b"".join((header, _CRC.pack(crc32(header)), payload, trailer))
+    return b"".join((header, _CRC.pack(crc32(header)), payload, write_trailer(sequence, batch.items)))
 
 
 def read_record_header(data: bytes) -> RecordHeader:
@@ -299,6 +298,11 @@ def check_payload(header: RecordHeader, payload: bytes) -> None:
         raise DamageError(f"payload: {len(payload)} of {header.payload_size} bytes")
     if crc32(payload) != header.payload_crc:
         raise DamageError("payload: crc mismatch")
+
+
+def write_trailer(sequence: int, items: int) -> bytes:
+    """Return the end of a record."""
+    return _write_mark(sequence, items, _TRAILER_SEED)
 
 
 def read_trailer(data: bytes) -> Mark | None:

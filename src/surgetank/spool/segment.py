@@ -12,7 +12,6 @@ is taken when the segment is made, so that a full disk can still take acks.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -81,8 +80,8 @@ class Scan:
     """The sequence after the last item that is known of."""
     torn_bytes: int = 0
     """Bytes at the end that are no whole record: an append that was cut off."""
-    damaged_places: int = 0
-    """Stretches of bytes that are no record."""
+    damaged: list[tuple[int, int]] = field(default_factory=list)
+    """Where stretches of bytes that are no record begin and end."""
 
 
 def scan(file: File, head: Head) -> Scan:
@@ -104,7 +103,7 @@ def scan(file: File, head: Head) -> Scan:
             if following is None:
                 _note_tail(file, found, offset, size)
                 break
-            found.damaged_places += 1
+            found.damaged.append((offset, following))
             offset = following
             continue
         if offset + header.size > size:
@@ -126,7 +125,7 @@ def _note_tail(file: File, found: Scan, offset: int, size: int) -> None:
     """Judge the bytes after the last good record: damaged if they end as a record does, else torn."""
     trailer = read_trailer(file.read_at(size - TRAILER_SIZE, TRAILER_SIZE)) if size >= TRAILER_SIZE else None
     if trailer is not None and trailer.sequence >= found.end:
-        found.damaged_places += 1
+        found.damaged.append((offset, size))
         end = trailer.sequence + trailer.items
         found.gaps.append((found.end, end - found.end))
         found.end = end
@@ -526,10 +525,3 @@ class Segment:
 
 def _sequence(record: Record) -> int:
     return record.sequence
-
-
-def headers(file: File, head: Head) -> Iterator[tuple[int, RecordHeader, bool]]:
-    """Yield offset, header, and whether it is done, of each good record; for tools that only read."""
-    done, _ = read_acks(file, head)
-    for offset, header in scan(file, head).records:
-        yield offset, header, header.sequence in done

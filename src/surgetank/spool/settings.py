@@ -131,7 +131,7 @@ def resolve_spool(
         durability=durability,
         segment_bytes=max(_SMALLEST_SEGMENT, min(SEGMENT_BYTES, max_bytes // _SEGMENTS_MIN)),
         dead_letter_bytes=int(numbers["dead_letter_mb"] * MEBIBYTE),
-        key_text=_key_source(given, environment),
+        key_text=key_source(given, environment),
     )
 
 
@@ -153,7 +153,8 @@ def _number(name: str, given: SpoolConfig, environment: Environment) -> float:
     return float(default if value is None else value)
 
 
-def _key_source(given: SpoolConfig, environment: Environment) -> Callable[[], str] | None:
+def key_source(given: SpoolConfig, environment: Environment) -> Callable[[], str] | None:
+    """Return what reads the encryption key's text, from keyword or environment; None without a key."""
     if callable(given.encryption_key):
         return given.encryption_key
     text = given.encryption_key
@@ -192,11 +193,16 @@ def default_folder(environment: Environment, outlets: Iterable[OutletConfig]) ->
     processes that send to the same place with the same headers may meet in one folder. Its name is a digest: it
     tells neither.
     """
-    state = environment.text("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     digest = hashlib.blake2b(digest_size=8)
     for outlet in outlets:
         digest.update(repr((outlet.url, sorted(outlet.headers.items()), outlet.client_certificate_file)).encode())
-    return os.path.join(state, "surgetank", digest.hexdigest())
+    return os.path.join(state_folder(environment), digest.hexdigest())
+
+
+def state_folder(environment: Environment) -> str:
+    """Return the folder that has the default folders of all destinations in it."""
+    state = environment.text("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return os.path.join(state, "surgetank")
 
 
 def field_names() -> list[str]:

@@ -432,6 +432,10 @@ class MemoryFile:
         inode.locked_by = self._description
         return True
 
+    def is_locked(self) -> bool:
+        """Look at the lock."""
+        return self._checked().locked_by not in (None, self._description)
+
     def is_at(self, path: str) -> bool:
         """Compare identities."""
         return self._is_open and self._filesystem.files.get(path) is self._description.inode
