@@ -52,16 +52,16 @@ def test_both_ways_of_reading_a_span_give_the_same():
 def test_a_span_without_a_private_name_is_read_in_public(name, monkeypatch):
     """As a later SDK may rename what is private."""
     span = build()
-    expected = comparable(sdk.read_span(span))
+    expected = comparable(sdk.snapshot(span))
     monkeypatch.setattr(sdk, "_read_own_span", lambda _: object().missing)
-    assert comparable(sdk.read_span(span)) == expected
+    assert comparable(sdk.snapshot(span)) == expected
 
 
 def test_the_private_names_exist_in_this_sdk():
     """A warning to ourselves: without them everything works, but slowly."""
     span = build()
     assert sdk._IS_SPAN[type(span)]
-    assert isinstance(sdk.read_span(span).attributes, dict)
+    assert isinstance(sdk.snapshot(span).attributes, dict)
     assert isinstance(sdk.read_context(span.context)[2], dict)
     assert sdk._read_own_span(span) is not None
     assert all(
@@ -87,14 +87,14 @@ class OwnAttributes(BoundedAttributes):
 @pytest.mark.parametrize("where", ["span", "event"])
 def test_a_container_of_a_type_of_its_own_is_obeyed(where):
     """A redacting subclass, say: what it hides stays hidden."""
-    sdk.read_span(build())
+    sdk.snapshot(build())
     span = build()
     hidden = OwnAttributes(attributes={"secret": 1})
     if where == "span":
         span._attributes = hidden
     else:
         span._events = BoundedList.from_seq(1, [Event("e", hidden, 5)])
-    read = sdk.read_span(span)
+    read = sdk.snapshot(span)
     assert not dict(read.attributes if where == "span" else read.events[0][2])
 
 

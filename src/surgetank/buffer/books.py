@@ -32,12 +32,16 @@ class Books:
 
     def charge(self, items: int, size: int) -> None:
         """Note that more (or, with negative numbers, less) is held in memory."""
+        self._note_peak()
         self.memory_items += items
         self.memory_bytes += size
-        if self.memory_bytes > self.memory_peak_bytes:
-            self.memory_peak_bytes = self.memory_bytes
         assert self.memory_items >= 0
         assert self.memory_bytes >= 0
+
+    def _note_peak(self) -> None:
+        # Before it can fall, and when it is asked for: an offer, which only raises it, need not look.
+        if self.memory_bytes > self.memory_peak_bytes:
+            self.memory_peak_bytes = self.memory_bytes
 
     def drop(self, reason: DropReason, items: int) -> None:
         """Count items that are given up."""
@@ -45,6 +49,7 @@ class Books:
 
     def snapshot(self, *, queued: int, in_flight: int, breaker: BreakerState) -> SignalStats:
         """Return the books as one immutable record."""
+        self._note_peak()
         return SignalStats(
             offered=self.offered,
             recovered=self.recovered,

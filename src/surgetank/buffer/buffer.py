@@ -132,15 +132,13 @@ class Buffer:
             if self._is_entered:
                 self._parked.append((item, charge, is_critical))
                 return
-            books, intake = self._books, self._intake
+            books = self._books
             memory_bytes = books.memory_bytes + charge
             if memory_bytes <= self._admit_bytes and books.memory_items < self._max_items:
                 seq = books.offered = books.offered + 1
                 books.memory_items += 1
                 books.memory_bytes = memory_bytes
-                if memory_bytes > books.memory_peak_bytes:
-                    books.memory_peak_bytes = memory_bytes
-                intake.memory_bytes += charge
+                intake = self._intake
                 (intake.critical if is_critical else intake.normal).append((item, charge, seq))
             else:
                 with self._section:

@@ -1,8 +1,8 @@
 """The intake: live objects handed over by the application, waiting to be encoded.
 
-Owns: the waiting objects and their charge in bytes.
+Owns: the waiting objects, each with its charge in bytes.
 Threads: none of its own; the pipeline's lock guards it.
-Invariants: `memory_bytes` is the sum of the charges of what waits.
+Invariants: within a lane, offer numbers ascend.
 """
 
 from __future__ import annotations
@@ -32,12 +32,16 @@ class Intake:
     """First in, first out per lane."""
 
     def __init__(self) -> None:
-        self.memory_bytes = 0
         self.normal: deque[Entry] = deque()
         self.critical: deque[Entry] = deque()
 
     def __len__(self) -> int:
         return len(self.normal) + len(self.critical)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The sum of the charges, added up anew: for checks, so that an offer need not keep it."""
+        return sum(entry[1] for lane in (self.normal, self.critical) for entry in lane)
 
     def lane(self, lane: Lane) -> deque[Entry]:
         """Return one lane's waiting objects, oldest first."""
@@ -45,24 +49,14 @@ class Intake:
 
     def append(self, entry: Entry, lane: Lane) -> None:
         """Let an object wait."""
-        self.memory_bytes += entry[1]
         self.lane(lane).append(entry)
 
     def take(self, lane: Lane) -> Entry | None:
         """Remove and return the oldest object of a lane; None when there is none."""
         entries = self.lane(lane)
-        if not entries:
-            return None
-        return self._released(entries.popleft())
+        return entries.popleft() if entries else None
 
     def take_newest(self, lane: Lane) -> Entry | None:
         """Remove and return the newest object of a lane; None when there is none."""
         entries = self.lane(lane)
-        if not entries:
-            return None
-        return self._released(entries.pop())
-
-    def _released(self, entry: Entry) -> Entry:
-        self.memory_bytes -= entry[1]
-        assert self.memory_bytes >= 0
-        return entry
+        return entries.pop() if entries else None

@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from surgetank.driver import is_own_thread
 from surgetank.otel.shim import LogRecordProcessor, ReadWriteLogRecord
 from surgetank.otlp.logs import snapshot as snapshot_of_log
+from surgetank.otlp.sdk import is_sampled
 from surgetank.otlp.spans import snapshot as snapshot_of_span
 from surgetank.pipeline import Pipeline
 
@@ -39,8 +40,7 @@ class TankSpanProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Offer a sampled span; about 3 µs, never raises, never waits."""
-        context = span.context
-        if context is not None and context.trace_flags & 1:
+        if is_sampled(span):
             self._offer(snapshot_of_span(span))
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:

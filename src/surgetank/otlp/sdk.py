@@ -94,17 +94,33 @@ def plain_attributes(attributes: Any) -> Any:
     return attributes
 
 
-def read_span(span: Any) -> SpanFields:
-    """Read a finished span and estimate its size."""
-    if type(span) in _OWN:
-        try:
-            fields = _read_own_span(span)
-            if fields is not None:
-                return fields
-        except Exception:
-            # This version of the SDK is built otherwise, or a value resists being measured.
-            pass
-    return _read_public_span(span)
+def snapshot(span: Any) -> Any:
+    """
+    Return what is kept of an ended span, as `SpanFields`.
+
+    What cannot be read is returned as it is: to be counted as unencodable, not to raise into the application.
+    """
+    try:
+        fields = _read_own_span(span)
+        if fields is not None:
+            return fields
+    except Exception:
+        # This version of the SDK is built otherwise, or a value resists being measured.
+        pass
+    try:
+        return _read_public_span(span)
+    except Exception:
+        return span
+
+
+def is_sampled(span: Any) -> bool:
+    """Return whether an ended span is to be exported."""
+    context = span._context if type(span) in _OWN else span.context
+    if type(context) in _OWN:
+        # The SDK's is a tuple; its properties are Python functions.
+        sampled: bool = context[3] & 1 == 1
+        return sampled
+    return context is not None and bool(context.trace_flags & 1)
 
 
 # One call in C in place of fourteen look-ups. This runs on the application's thread, which has filled the
@@ -130,6 +146,8 @@ _fields_of: Final = attrgetter(
 def _read_own_span(span: Any) -> SpanFields | None:
     """Read private attributes; None when one of them is not of the SDK's own type."""
     own = _OWN
+    if type(span) not in own:
+        return None
     context, attributes, events, links = span._context, span._attributes, span._events, span._links
     if (
         type(context) not in own

@@ -14,7 +14,7 @@ from surgetank.model import Signal
 from surgetank.otlp.attributes import AttributeEncoder, TextCache
 from surgetank.otlp.estimate import FAILED
 from surgetank.otlp.request import PIECE_BYTES, Heads, ItemRequest
-from surgetank.otlp.sdk import SpanFields, read_context, read_parent, read_span, read_status
+from surgetank.otlp.sdk import SpanFields, read_context, read_parent, read_status, snapshot
 from surgetank.otlp.wire import (
     delimited,
     fixed64,
@@ -50,18 +50,6 @@ _OK_STATUS: Final = b"\x7a\x02\x18\x01"
 __all__ = ["SpanCodec", "SpanFields", "snapshot"]
 
 
-def snapshot(span: Any) -> Any:
-    """
-    Return what is kept of an ended span, as `SpanFields`.
-
-    What cannot be read is returned as it is: to be counted as unencodable, not to raise into the application.
-    """
-    try:
-        return read_span(span)
-    except Exception:
-        return span
-
-
 class SpanCodec:
     """The codec of the spans' pipeline; its items are `SpanFields`."""
 
@@ -82,16 +70,18 @@ class SpanCodec:
     def is_critical(self, item: Any) -> bool:
         """Return whether the span ended with status ERROR."""
         try:
-            return bool(item.status_code == _ERROR)
+            is_error: bool = item.status_code == _ERROR
         except Exception:
             return False
+        return is_error
 
     def estimate(self, item: Any) -> int:
         """Return about how many bytes of memory a snapshot keeps alive."""
         try:
-            return int(item.size)
+            size: int = item.size
         except Exception:
             return FAILED
+        return size
 
     def _encode(self, span: SpanFields) -> tuple[Any, Any, list[bytes], int]:
         """Return resource, scope, and the span as pieces with their length; small spans are one piece."""
