@@ -12,6 +12,7 @@ import psutil
 from opentelemetry.sdk.version import __version__ as sdk_version
 
 from benchmarks.processes import black_hole, collector, measure, refusing, rounds, side_by_side
+from benchmarks.workload import MODES
 
 # Figure, stock, ours, what ours is to reach.
 Row = tuple[str, str, str, str]
@@ -25,23 +26,28 @@ def median(results: list[dict[str, Any]], name: str) -> float:
 def cpu() -> list[Row]:
     """CPU per span and `on_end`."""
     with collector() as endpoint:
-        results = rounds("cpu", 5, endpoint=endpoint)
-    making = median(results["none"], "cpu_us")
-    stock, ours = (median(results[mode], "cpu_us") - making for mode in ("stock", "ours"))
-    on_end = {mode: median(results[mode], "on_end_p50_us") for mode in ("stock", "ours")}
-    mean = {mode: median(results[mode], "on_end_mean_us") for mode in ("stock", "ours")}
+        results = [measure("cpu", endpoint=endpoint) for _ in range(3)]
+    at = {
+        name: {mode: median([result[mode] for result in results], name) for mode in MODES}
+        for name in ("cpu_us", "beyond_us", "on_end_p50_us", "on_end_mean_us")
+    }
+    ratio = {
+        name: statistics.median(result["ours"][name] / result["stock"][name] for result in results)
+        for name in ("beyond_us", "on_end_p50_us")
+    }
+    beyond, on_end, mean = at["beyond_us"], at["on_end_p50_us"], at["on_end_mean_us"]
     return [
         (
-            f"process CPU per span beyond making it ({making:.0f} µs), endpoint up, gzip",
-            f"{stock:.1f} µs",
-            f"{ours:.1f} µs (1/{stock / ours:.1f})",
+            f"process CPU per span beyond making it ({at['cpu_us']['none']:.0f} µs), endpoint up, gzip",
+            f"{beyond['stock']:.1f} µs",
+            f"{beyond['ours']:.1f} µs (1/{1 / ratio['beyond_us']:.1f})",
             "≤ 1/4, aim 1/6",
         ),
         (
             "`on_end` on the application's thread, median",
             f"{on_end['stock']:.2f} µs",
-            f"{on_end['ours']:.2f} µs",
-            "≤ 3 µs",
+            f"{on_end['ours']:.2f} µs ({ratio['on_end_p50_us']:.1f} times)",
+            "≤ 3 µs where stock takes 1.1 (2.7 times)",
         ),
         ("… mean, while the spans are encoded beside it", f"{mean['stock']:.2f} µs", f"{mean['ours']:.2f} µs", ""),
     ]
@@ -133,7 +139,7 @@ def imports() -> list[Row]:
     best = {name: min(result[name] for result in results) for name in results[0]}
     return [
         (
-            "import time beyond the SDK's own: `import surgetank` / with `Tank`",
+            "import time beyond the SDK's own, best of ten: `import surgetank` / with `Tank`",
             "-",
             f"{best['package_ms']:.1f} ms / {best['with_tank_ms']:.1f} ms",
             "≤ 40 ms",
