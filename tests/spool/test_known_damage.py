@@ -195,3 +195,98 @@ def test_damage_is_counted_once_over_several_heirs():
     assert second.recovered == 9
     assert second.lost == {}
     assert second.drain() == ["0", "2", "3"]
+
+
+@pytest.mark.parametrize("torn", [20, 80, 150])
+def test_damage_before_a_torn_tail_is_counted(torn):
+    """The last record that was promised is damaged, and after it the process died in an append."""
+    for offset in range(60):
+        process, path, records = dead_process()
+        data = process.filesystem.files[path].data
+        del data[records[3].offset + torn :]
+        process.filesystem.flip(path, records[2].offset + offset)
+
+        heir = heir_of(process)
+
+        assert heir.drain() == ["0", "1"], offset
+        assert heir.recovered == 9, offset
+        assert heir.lost == {"damaged": 3}, offset
+
+
+def test_a_damaged_head_of_a_segment_that_was_emptied_costs_nothing():
+    """There was nothing in it, and the distance to the next one is no loss."""
+    for offset in range(HEAD_SIZE):
+        process = Process(slots=SLOTS)
+        records = [process.append(str(n)) for n in range(24)]
+        for record in records[8:16]:
+            process.spool.ack(record)
+        middle = process.segments()[1]
+        process.die()
+        process.filesystem.flip(middle, offset)
+
+        heir = heir_of(process)
+        assert (heir.recovered, heir.lost) == (16, {}), offset
+        heir.die()
+        second = heir_of(heir)
+
+        assert (second.recovered, second.lost) == (16, {}), offset
+        assert second.drain() == [str(n) for n in [*range(8), *range(16, 24)]]
+
+
+def test_a_segment_of_an_unknown_version_is_not_missing():
+    """It is there, and nobody has lost it."""
+    process = Process(slots=SLOTS)
+    for n in range(24):
+        process.spill(str(n))
+    path = process.segments()[1]
+    process.die()
+    data = process.filesystem.files[path].data
+    before = bytes(data)
+    data[8] = 2
+    data[HEAD_SIZE - 4 : HEAD_SIZE] = bytes_of._CRC.pack(bytes_of.crc32(bytes(data[: HEAD_SIZE - 4])))
+
+    heir = heir_of(process)
+    assert (heir.recovered, heir.lost) == (16, {})
+    heir.die()
+    process.filesystem.files[heir.segments()[1]].data[:] = before
+    second = heir_of(heir)
+
+    assert (second.recovered, second.lost) == (24, {})
+    assert second.drain() == [str(n) for n in range(24)]
+
+
+def test_damage_beside_what_is_done_is_counted_once():
+    """The mark of what is missing must not take the place of the ack of what is done."""
+    process = Process(slots=SLOTS)
+    records = [process.append(str(n), 3) for n in range(5)]
+    process.spool.ack(records[1])
+    (path,) = process.segments()
+    process.die()
+    for each in (1, 2):
+        process.filesystem.flip(path, records[each].offset)
+
+    heir = heir_of(process)
+    assert (heir.recovered, heir.lost) == (12, {"damaged": 3})
+    heir.die()
+    second = heir_of(heir)
+
+    assert (second.recovered, second.lost) == (9, {})
+    assert second.drain() == ["0", "3", "4"]
+
+
+def test_what_was_counted_as_damaged_and_can_be_read_again_is_not_counted_again():
+    """A disk may give back later what it could not read before."""
+    process, path, records = dead_process(5)
+    for each in (1, 2):
+        process.filesystem.flip(path, records[each].offset)
+    heir = heir_of(process)
+    assert heir.lost == {"damaged": 6}
+    heir.die()
+    for each in (1, 2):
+        process.filesystem.flip(heir.segments()[0], records[each].offset)
+
+    second = heir_of(heir)
+
+    assert second.recovered == 9
+    assert second.drain() == ["0", "3", "4"]
+    assert second.segments() == []

@@ -16,6 +16,7 @@ a time, and only when the kernel says that its owner is dead; a forked child hol
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -85,8 +86,8 @@ class Member(Protocol):
     def oldest(self, lane: Lane) -> float | None:
         """Return when its oldest segment with anything in it began (seconds since the epoch); None without one."""
 
-    def evict_oldest(self, lane: Lane) -> None:
-        """Give up that segment."""
+    def evict_oldest(self, lane: Lane) -> bool:
+        """Give up that segment; returns False when the disk does not let go of it, and nothing was given up."""
 
 
 class Folder:
@@ -182,27 +183,30 @@ class Folder:
             OSError: The volume cannot be asked how much is free.
         """
         while self.used_bytes + size > self.share_bytes:
-            victims = [Lane.NORMAL, Lane.CRITICAL] if lane is Lane.CRITICAL else [Lane.NORMAL]
-            if not any(self._evict_oldest(victim) for victim in victims):
+            victims = (Lane.NORMAL, Lane.CRITICAL) if lane is Lane.CRITICAL else (Lane.NORMAL,)
+            if not self._evict_oldest(*victims):
                 return False
         return self.filesystem.free_bytes(self._ensure_own().path) >= size + self.settings.reserve_bytes
 
     def shrink_to_share(self) -> None:
         """Give up the oldest segments until we use no more than our share."""
         while self.used_bytes > self.share_bytes:
-            if not (self._evict_oldest(Lane.NORMAL) or self._evict_oldest(Lane.CRITICAL)):
+            if not self._evict_oldest(Lane.NORMAL, Lane.CRITICAL):
                 return
 
-    def _evict_oldest(self, lane: Lane) -> bool:
-        began: list[tuple[float, Member]] = []
-        for member in self._members:
-            oldest = member.oldest(lane)
-            if oldest is not None:
-                began.append((oldest, member))
-        if not began:
-            return False
-        min(began, key=lambda pair: pair[0])[1].evict_oldest(lane)
-        return True
+    def _evict_oldest(self, *lanes: Lane) -> bool:
+        """Give up the oldest segment of the first of these lanes that has one; returns whether that made any room."""
+        for lane in lanes:
+            began: list[tuple[float, Member]] = []
+            for member in self._members:
+                oldest = member.oldest(lane)
+                if oldest is not None:
+                    began.append((oldest, member))
+            if began:
+                before = self.used_bytes
+                # On a disk that lets go of nothing, no other would make room either.
+                return min(began, key=lambda pair: pair[0])[1].evict_oldest(lane) and self.used_bytes < before
+        return False
 
     def place(self, name: SegmentName) -> tuple[str, Estate]:
         """
@@ -226,13 +230,18 @@ class Folder:
         lock = filesystem.create(os.path.join(making, LOCK_NAME))
         try:
             is_ours = lock.try_lock()
-            filesystem.rename(making, path)
+            if is_ours:
+                filesystem.rename(making, path)
+            # Or we slept for so long that somebody took us for dead and swept it away.
+            is_ours = is_ours and lock.is_at(os.path.join(path, LOCK_NAME))
             if self.settings.is_synced:
                 filesystem.sync_folder(self.path)
         except OSError:
             lock.close()
             raise
-        assert is_ours, "nobody else knows this name"
+        if not is_ours:
+            lock.close()
+            raise OSError(errno.EAGAIN, "another process has removed our folder while it was made")
         self._own = Estate(path, lock, is_own=True)
         return self._own
 
@@ -287,7 +296,7 @@ class Folder:
         path = os.path.join(self.path, name)
         lock = self._lock_of(path)
         if lock is None:
-            return False
+            return self._is_gone(path)
         try:
             orphan = path
             if name.startswith(OWNER_PREFIX):
@@ -308,6 +317,16 @@ class Folder:
         take(estate, segments)
         self.leave(estate)
         return True
+
+    def _is_gone(self, path: str) -> bool:
+        # Removed just now, or renamed by another heir: nobody lives there.
+        try:
+            self.filesystem.names(path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def _lock_of(self, path: str) -> File | None:
         """Return a dead owner's lock, taken; None when its owner lives or somebody else is just taking over."""

@@ -11,7 +11,10 @@ is taken when the segment is made, so that a full disk can still take acks.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import errno
+import struct
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -25,6 +28,7 @@ from surgetank.spool.record import (
     TRAILER_SIZE,
     DamageError,
     Head,
+    Mark,
     RecordHeader,
     check_payload,
     read_head,
@@ -40,6 +44,7 @@ from surgetank.spool.record import (
 SLOTS: Final = 512
 # How much is searched at a time for the next good record after a damaged one.
 _SEARCH_STEP: Final = 64 * 1024
+_SEQUENCE: Final = struct.Struct("<Q")
 
 
 @dataclass(slots=True, eq=False)
@@ -106,12 +111,13 @@ def scan(file: File, head: Head) -> Scan:
             found.damaged.append((offset, following))
             offset = following
             continue
+        if header.sequence > found.end:
+            found.gaps.append((found.end, header.sequence - found.end))
+            found.end = header.sequence
         if offset + header.size > size:
             found.torn_bytes = size - offset
             break
         if header.sequence >= found.end:
-            if header.sequence > found.end:
-                found.gaps.append((found.end, header.sequence - found.end))
             found.records.append((offset, header))
             found.end = header.sequence + header.items
         offset += header.size
@@ -122,15 +128,29 @@ def scan(file: File, head: Head) -> Scan:
 
 
 def _note_tail(file: File, found: Scan, offset: int, size: int) -> None:
-    """Judge the bytes after the last good record: damaged if they end as a record does, else torn."""
-    trailer = read_trailer(file.read_at(size - TRAILER_SIZE, TRAILER_SIZE)) if size >= TRAILER_SIZE else None
-    if trailer is not None and trailer.sequence >= found.end:
-        found.damaged.append((offset, size))
-        end = trailer.sequence + trailer.items
-        found.gaps.append((found.end, end - found.end))
-        found.end = end
+    """Judge the bytes after the last good record: damaged as far as they hold the ends of records, else torn."""
+    data = file.read_at(offset, size - offset)
+    begin = place = 0
+    while (place := data.find(_SEQUENCE.pack(found.end), place)) >= 0:
+        # The end of a record repeats with which sequence it began, and the one before it says which that must be.
+        end = place + TRAILER_SIZE
+        trailer = read_trailer(data[place:end])
+        place += 1
+        if trailer is not None and trailer.items:
+            _note_damaged(found, trailer, (offset + begin, offset + end))
+            begin = place = end
+    trailer = read_trailer(data[-TRAILER_SIZE:])
+    if trailer is not None and trailer.sequence > found.end:
+        _note_damaged(found, trailer, (offset + begin, size))
     else:
-        found.torn_bytes = size - offset
+        found.torn_bytes = len(data) - begin
+
+
+def _note_damaged(found: Scan, trailer: Mark, place: tuple[int, int]) -> None:
+    end = trailer.sequence + trailer.items
+    found.damaged.append(place)
+    found.gaps.append((found.end, end - found.end))
+    found.end = end
 
 
 def _next_record(file: File, offset: int, size: int) -> int | None:
@@ -187,6 +207,18 @@ def read_acks(file: File, head: Head) -> tuple[dict[int, int], list[int]]:
     return done, free
 
 
+def _holes(sequence: int, items: int, done: Mapping[int, int]) -> Iterator[tuple[int, int]]:
+    """Yield those parts of a gap that are not done."""
+    end = sequence + items
+    for start, count in sorted(done.items()):
+        if sequence < start < end:
+            yield sequence, start - sequence
+        if start < end:
+            sequence = max(sequence, start + count)
+    if sequence < end:
+        yield sequence, end - sequence
+
+
 class Segment:
     """
     One segment file; made by `create` and `adopt`.
@@ -211,6 +243,8 @@ class Segment:
         """Items of records that are in memory or in flight; while there are any, the list of records is kept."""
         self.is_locked = False
         """Whether its records are encrypted with a key that we do not have."""
+        self.is_doubtful = False
+        """Whether a sync has failed: another one would succeed without having written anything."""
         self.records: list[Record] | None = []
         """All that are not done; None when they are to be read from the file."""
         self.appended = 0
@@ -218,6 +252,8 @@ class Segment:
         self._file: File | None = file
         self._free_slots = list(range(head.slots - 1, -1, -1))
         self._unsynced: list[Record] = []
+        self._is_ragged = False
+        """Whether the file is longer than `size`, by the beginning of a record that could not be written."""
 
     @classmethod
     def create(cls, filesystem: Filesystem, path: str, head: Head) -> Segment:
@@ -310,11 +346,17 @@ class Segment:
         assert self.records is not None
         data = write_record(batch, self.end, payload, key_id=key_id)
         file = self._opened()
+        if self._is_ragged:
+            self._cut(file)
         try:
             file.write_at(self.size, data)
         except OSError:
-            # What is left of it would only be searched after a crash; the next append writes over it.
-            self._cut(file)
+            # What is left of it would only be searched after a crash.
+            self._is_ragged = True
+            try:
+                self._cut(file)
+            except OSError:
+                pass  # The next append will try again, before anything is written over it.
             raise
         record = Record(self, self.size, len(data), self.end, batch.items, is_durable=is_durable)
         self.size += len(data)
@@ -372,16 +414,14 @@ class Segment:
     def bury_gaps(self, gaps: list[tuple[int, int]], done: dict[int, int]) -> int:
         """Acknowledge what is missing, so that it is counted once; returns the items, without those that were done."""
         lost = 0
-        for sequence, items in gaps:
-            missing = items - sum(n for start, n in done.items() if sequence <= start < sequence + items)
-            if missing <= 0:
-                continue
-            lost += missing
-            self.pending_items -= missing
-            try:
-                self._write_ack(sequence, missing)
-            except OSError:
-                pass  # Another heir will count it again.
+        for gap in gaps:
+            for sequence, missing in _holes(*gap, done):
+                lost += missing
+                self.pending_items -= missing
+                try:
+                    self._write_ack(sequence, missing)
+                except OSError:
+                    pass  # Another heir will count it again.
         return lost
 
     def empty(self, created: float) -> None:
@@ -391,14 +431,18 @@ class Segment:
         Raises:
             OSError: It is as it was, but for acks that may be repeated after a crash.
         """
-        assert self.is_empty
         # First the head: from then on, what is still in the file is below the floor.
         head = replace(self.head, floor=self.end, created=created)
         file = self._opened()
         file.write_at(0, write_head(head))
         self.head = head
-        file.truncate(head.records_at)
-        self.size = head.records_at
+        try:
+            file.truncate(head.records_at)
+        except OSError:
+            pass  # It is done all the same, and only takes the room for longer.
+        else:
+            self.size = head.records_at
+            self._is_ragged = False
         self.appended = 0
         self.records = []
         self._unsynced = []
@@ -425,7 +469,13 @@ class Segment:
             OSError: Nothing is known of what was appended since the last sync: `unsynced` must be written elsewhere.
         """
         if self._unsynced:
-            self._opened().sync()
+            if self.is_doubtful:
+                raise OSError(errno.EIO, "an earlier sync has failed")
+            try:
+                self._opened().sync()
+            except OSError:
+                self.is_doubtful = True
+                raise
             for record in self._unsynced:
                 record.is_durable = True
             self._unsynced = []
@@ -436,13 +486,22 @@ class Segment:
         return [record for record in self._unsynced if not record.is_done]
 
     def hand_over(self, record: Record) -> None:
-        """Forget a record that lives on in another segment. Raises OSError as `ack` does."""
+        """Forget a record that lives on in another segment; `note_done` is to follow, when that one knows it."""
         if self.records is not None and record in self.records:
             self.records.remove(record)
         if record in self._unsynced:
             self._unsynced.remove(record)
         self.pending_items -= record.items
-        self._write_ack(record.sequence, record.items)
+
+    def note_done(self, sequence: int, items: int) -> None:
+        """
+        Write down that items are done that this segment knows no more of.
+
+        Raises:
+            OSError: They are sent again after a crash.
+        """
+        if not self.is_empty:
+            self._write_ack(sequence, items)
 
     def extend_back(self, base: int) -> None:
         """
@@ -474,10 +533,17 @@ class Segment:
         file = self._opened()
         done, self._free_slots = read_acks(file, self.head)
         found = scan(file, self.head)
+        marks = sorted(done.items())
+
+        def is_done(sequence: int) -> bool:
+            # A mark may be for several records that were missing once, and can be read again.
+            place = bisect_right(marks, sequence, key=_first)
+            return place > 0 and sequence < sum(marks[place - 1])
+
         self.records = [
             Record(self, offset, header.size, header.sequence, header.items)
             for offset, header in found.records
-            if header.sequence not in done
+            if not is_done(header.sequence)
         ]
         return self.bury_gaps(found.gaps, done) if self.head.is_sealed else 0
 
@@ -493,7 +559,10 @@ class Segment:
     def remove(self) -> None:
         """Delete the file. Raises OSError."""
         self.close()
-        self._filesystem.unlink(self.path)
+        try:
+            self._filesystem.unlink(self.path)
+        except FileNotFoundError:
+            pass  # Somebody was quicker; it is gone, which is what was wanted.
 
     def close(self) -> None:
         """Let go of the file; it is opened again when needed."""
@@ -512,10 +581,8 @@ class Segment:
         return self._file
 
     def _cut(self, file: File) -> None:
-        try:
-            file.truncate(self.size)
-        except OSError:
-            pass
+        file.truncate(self.size)
+        self._is_ragged = False
 
     def _write_ack(self, sequence: int, items: int) -> None:
         if self._free_slots:
@@ -525,3 +592,7 @@ class Segment:
 
 def _sequence(record: Record) -> int:
     return record.sequence
+
+
+def _first(mark: tuple[int, int]) -> int:
+    return mark[0]

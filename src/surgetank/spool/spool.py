@@ -92,6 +92,8 @@ class Spool:
         """Segments by owner and lane, in the order of their numbers."""
         self._estates: dict[int, Estate] = {}
         self._homes: dict[Segment, Estate] = {}
+        self._doubtful: list[Segment] = []
+        """Segments of our own that a sync has failed for, until what was not synced is elsewhere."""
         self._recovered = 0
         self._lost: dict[DropReason, int] = {}
 
@@ -147,6 +149,8 @@ class Spool:
         folder = self._folder
         number, sequence = self._next.get(lane, (1, 1))
         path, estate = folder.place(SegmentName(self.signal, lane, number))
+        # Whatever comes of it: a file that cannot be made whole may not be removable either.
+        self._next[lane] = (number + 1, sequence)
         head = Head(
             signal=self.signal,
             lane=lane,
@@ -157,13 +161,17 @@ class Spool:
             created=folder.clock.now(),
         )
         segment = Segment.create(folder.filesystem, path, head)
+        if folder.settings.is_synced:
+            try:
+                folder.filesystem.sync_folder(estate.path)
+            except OSError:
+                # Nothing can be durable in a file whose name is not.
+                segment.remove()
+                raise
         folder.used_bytes += segment.size
         estate.live += 1
-        self._next[lane] = (number + 1, sequence)
         self._open[lane] = segment
         self._enlist(segment, estate)
-        if folder.settings.is_synced:
-            folder.filesystem.sync_folder(estate.path)
         return segment
 
     def _roll(self, lane: Lane) -> None:
@@ -177,6 +185,8 @@ class Spool:
         except OSError as error:
             # Sealing only helps whoever may adopt it; what was not synced is not durable and not said to be.
             self._folder.failed(error)
+            if segment.is_doubtful:
+                self._doubtful.append(segment)
         self._settle(segment)
         segment.unload()
 
@@ -281,8 +291,17 @@ class Spool:
         if record.is_done:
             return
         segment = record.segment
+        if segment not in self._homes:
+            # Our parent's, before a fork made us.
+            record.is_done = True
+            return
         if record.is_held or record.is_leased:
             segment.unpin(record)
+        if self._folder.is_closed:
+            # Whoever has adopted it meanwhile is the only one to write to it: better twice than torn.
+            record.is_done = True
+            segment.pending_items -= record.items
+            return
         try:
             segment.ack(record)
         except OSError as error:
@@ -298,7 +317,7 @@ class Spool:
         """
         assert isinstance(record, Record)
         with self._folder.entered():
-            if record.is_done:
+            if record.is_done or record.segment not in self._homes:
                 return False
             if record.is_held or record.is_leased:
                 record.segment.unpin(record)
@@ -327,49 +346,77 @@ class Spool:
 
     def sync(self) -> None:
         """Have what was appended survive the loss of power; what a failed sync leaves in doubt is written again elsewhere."""
-        if not self._folder.settings.is_synced:
+        folder = self._folder
+        if not folder.settings.is_synced:
             return
-        with self._folder.entered():
+        with folder.entered():
+            if folder.is_closed:
+                return
+            # A failed sync has the disk left alone for a while, but not before what it left in doubt was tried elsewhere.
+            may_write = folder.may_write()
             for lane, segment in list(self._open.items()):
-                try:
-                    segment.sync()
-                except OSError as error:
-                    self._folder.failed(error)
-                    self._rewrite(lane, segment)
+                self._sync(lane, segment)
+            if may_write:
+                for segment in list(self._doubtful):
+                    self._rewrite(segment.head.lane, segment)
+
+    def _sync(self, lane: Lane, segment: Segment) -> None:
+        try:
+            segment.sync()
+        except OSError as error:
+            self._folder.failed(error)
+            # After a failed sync the kernel calls the pages clean, so another sync of the same file
+            # would succeed without having written them.
+            self._open.pop(lane)
+            self._next[lane] = (segment.head.number + 1, segment.end)
+            self._doubtful.append(segment)
 
     def _rewrite(self, lane: Lane, segment: Segment) -> None:
-        # After a failed sync the kernel calls the pages clean, so another sync of the same file
-        # would succeed without having written them.
-        doubtful = segment.unsynced
-        self._open.pop(lane)
-        self._next[lane] = (segment.head.number + 1, segment.end)
+        """Write what a failed sync left in doubt into another segment, and sync that."""
+        folder = self._folder
         try:
-            target = self._begin(lane)
-            for record in doubtful:
-                header, payload = segment.read(record)
-                body = payload if not header.key_id else self._decrypt(header.batch(b""), header.key_id, payload)
-                copy = self._write(target, header.batch(body))
-                self._move(record, copy, segment, target)
-            segment.seal()
-            target.sync()
-        except (OSError, ValueError, SpoolKeyError) as error:
-            # Not durable, and not said to be: what is in memory stays there until it is delivered.
-            self._folder.failed(error if isinstance(error, OSError) else str(error))
+            if segment in self._homes and segment.unsynced:
+                if lane in self._open:
+                    self._roll(lane)
+                target = self._begin(lane)
+                for record in segment.unsynced:
+                    header, payload = segment.read(record)
+                    body = payload if not header.key_id else self._decrypt(header.batch(b""), header.key_id, payload)
+                    copy = self._write(target, header.batch(body))
+                    self._move(record, copy, segment, target)
+                self._sync(lane, target)
+            if segment in self._homes:
+                segment.seal()
+        except OSError as error:
+            # Not durable, and not said to be; it is tried again.
+            folder.failed(error)
+            return
+        except (ValueError, SpoolKeyError) as error:
+            # What is in memory stays there until it is delivered.
+            folder.failed(str(error))
+        if segment in self._doubtful:
+            self._doubtful.remove(segment)
         self._settle(segment)
 
     def _move(self, record: Record, copy: Record, source: Segment, target: Segment) -> None:
         is_pinned = record.is_held or record.is_leased
         if is_pinned:
             source.unpin(record)
+        sequence = record.sequence
         source.hand_over(record)
         record.segment, record.offset, record.size, record.sequence = target, copy.offset, copy.size, copy.sequence
         target.adopt_record(copy, record)
         if is_pinned:
             target.pin(record)
+        try:
+            source.note_done(sequence, record.items)
+        except OSError as error:
+            self._folder.failed(error)
 
     def adopt(self, estate: Estate, names: list[SegmentName]) -> None:
         """Take over this signal's segments of a dead owner; called with the lock held."""
         expected: dict[Lane, tuple[int, int]] = {}
+        headless: dict[Lane, list[str]] = {Lane.NORMAL: [], Lane.CRITICAL: []}
         for name in names:
             if name.signal is not self.signal:
                 continue
@@ -378,36 +425,44 @@ class Spool:
                 segment, lost = Segment.adopt(self._folder.filesystem, path, name.signal, name.lane, name.number)
             except (VersionError, OSError) as error:
                 self._folder.say(logging.WARNING, f"{path} cannot be adopted ({error}); it stays where it is")
+                # What is in it is not missing.
+                expected.pop(name.lane, None)
                 continue
             except DamageError:
-                self._bury(estate, path)
+                headless[name.lane].append(path)
                 continue
             self._folder.used_bytes += segment.size
             self._found(segment.pending_items, lost)
-            self._note_missing(expected.get(name.lane), segment)
+            self._note_missing(expected.get(name.lane), segment, is_lost=not headless[name.lane])
+            while headless[name.lane]:
+                self._bury(estate, headless[name.lane].pop())
             expected[name.lane] = (name.number + 1, segment.end)
             self._enlist(segment, estate)
             self._settle(segment)
+        for path in [path for paths in headless.values() for path in paths]:
+            self._bury(estate, path)
 
     def _bury(self, estate: Estate, path: str) -> None:
-        """Remove a file with neither head nor record: its maker died in the middle of making it."""
+        """Remove a file with neither head nor record: its maker died while making it, or everything in it was done."""
         estate.live -= 1
         try:
             self._folder.filesystem.unlink(path)
         except OSError:
             pass
 
-    def _note_missing(self, expected: tuple[int, int] | None, segment: Segment) -> None:
+    def _note_missing(self, expected: tuple[int, int] | None, segment: Segment, *, is_lost: bool) -> None:
         if expected is None:
             return
         number, sequence = expected
         if segment.head.number > number and segment.head.base > sequence:
             missing = segment.head.base - sequence
-            self._found(0, missing)
             try:
                 segment.extend_back(sequence)
             except OSError as error:
                 self._folder.failed(error)
+            if not is_lost:
+                return
+            self._found(0, missing)
             self._folder.say(logging.WARNING, f"before {segment.path} there is a segment missing ({missing} items)")
 
     def _found(self, pending: int, lost: int) -> None:
@@ -427,25 +482,32 @@ class Spool:
         """Empty or remove a segment in which everything is done."""
         if not segment.is_empty or segment not in self._homes:
             return
-        folder = self._folder
-        before = segment.size
         lane = segment.head.lane
         try:
             if self._open.get(lane) is segment:
-                segment.empty(folder.clock.now())
-                folder.used_bytes += segment.size - before
+                self._empty(segment, self._folder.clock.now())
                 return
-            stream = self._streams[id(self._homes[segment]), lane]
-            if stream[0] is segment:
-                while stream and stream[0].is_empty and self._open.get(lane) is not stream[0]:
-                    self._remove(stream[0], stream)
-            elif segment.size > segment.head.records_at:
-                segment.empty(segment.head.created)
+            self._trim(self._streams[id(self._homes[segment]), lane])
+            if segment in self._homes and segment.size > segment.head.records_at:
+                self._empty(segment, segment.head.created)
                 segment.seal()
-                folder.used_bytes += segment.size - before
                 segment.close()
         except OSError as error:
-            folder.failed(error)
+            self._folder.failed(error)
+
+    def _empty(self, segment: Segment, created: float) -> None:
+        before = segment.size
+        segment.empty(created)
+        self._folder.used_bytes += segment.size - before
+
+    def _trim(self, stream: deque[Segment]) -> None:
+        """Remove the first segments of one owner and lane as long as everything in them is done."""
+        try:
+            while stream and stream[0].is_empty and self._open.get(stream[0].head.lane) is not stream[0]:
+                self._remove(stream[0], stream)
+        except OSError as error:
+            # It is tried again when another one is done.
+            self._folder.failed(error)
 
     def _remove(self, segment: Segment, stream: deque[Segment]) -> None:
         size = segment.size
@@ -463,31 +525,52 @@ class Spool:
         """See `folder.Member`."""
         return next((segment.head.created for segment in self._line[lane] if not segment.is_empty), None)
 
-    def evict_oldest(self, lane: Lane) -> None:
+    def evict_oldest(self, lane: Lane) -> bool:
         """See `folder.Member`."""
         segment = next((segment for segment in self._line[lane] if not segment.is_empty), None)
-        if segment is not None:
-            self._discard(segment, DropReason.SPOOL_FULL)
+        return segment is not None and self._discard(segment, DropReason.SPOOL_FULL)
 
     def expire(self, now: float) -> None:
         """Give up segments whose youngest record must be older than the age limit; `now` is in seconds since the epoch."""
         with self._folder.entered():
+            if self._folder.is_closed:
+                return
             limit = now - self._folder.settings.max_age - SEGMENT_MAX_AGE
             for line in self._line.values():
                 for segment in [each for each in line if each.head.created < limit and not each.is_empty]:
                     self._discard(segment, DropReason.EXPIRED)
 
-    def _discard(self, segment: Segment, reason: DropReason) -> None:
-        """Give up everything in a segment; what is in memory too lives on there, without a record."""
+    def _discard(self, segment: Segment, reason: DropReason) -> bool:
+        """
+        Give up everything in a segment; what is in memory too lives on there, without a record.
+
+        Returns:
+            False when the disk does not let go of it: nothing is given up that can still be delivered.
+        """
         lane = segment.head.lane
         if self._open.get(lane) is segment:
             self._roll(lane)
-        self._lose(reason, segment.available_items)
-        for record in segment.records or ():
+        stream = self._streams[id(self._homes[segment]), lane]
+        records, items = segment.records or [], segment.available_items
+        try:
+            if stream[0] is segment:
+                self._remove(segment, stream)
+            else:
+                self._empty(segment, segment.head.created)
+        except OSError as error:
+            self._folder.failed(error)
+            return False
+        self._lose(reason, items)
+        for record in records:
             record.is_done = True
         segment.records = []
         segment.pending_items = segment.pinned_items = 0
-        self._settle(segment)
+        if segment in self._homes:
+            self._settle(segment)
+            segment.unload()
+        else:
+            self._trim(stream)
+        return True
 
     def changes(self) -> Changes:
         """Return what happened on disk since the last call."""
