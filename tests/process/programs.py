@@ -44,14 +44,15 @@ def books(tank):
         name: {
             "offered": s.offered, "delivered": s.delivered, "dropped": dict(s.dropped),
             "queued": s.queued, "in_flight": s.in_flight, "unaccounted": s.unaccounted,
+            "rejected": s.rejected, "recovered": s.recovered, "spooled": s.spooled,
         }
         for name, s in (("spans", stats.spans), ("metrics", stats.metrics), ("logs", stats.logs))
     }
 """
 
 
-def start(program, endpoint, **variables):
-    """Start a program; it finds `install`, `work`, `say` and `books`."""
+def start(program, endpoint, *, stdin=False, **variables):
+    """Start a program; it finds `install`, `work`, `say` and `books`, and can be spoken to if `stdin` is set."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SURGETANK_"))},
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
@@ -64,6 +65,7 @@ def start(program, endpoint, **variables):
     process = subprocess.Popen(
         [sys.executable, "-c", PREAMBLE + textwrap.dedent(program)],
         env=environment,
+        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
