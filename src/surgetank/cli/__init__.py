@@ -1,0 +1,20 @@
+"""The command `surgetank`; needs `surgetank[cli]`, and says so where that is missing.
+
+Owns: no state. Threads: one.
+Invariants: what is imported here is there without any extra.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+
+def main() -> None:
+    """Run the command line; exits with 0 if all was well, 1 if something was found, left or lost, 2 if it could not be run."""
+    if any(find_spec(name) is None for name in ("typer", "rich")):
+        sys.stderr.write("surgetank: the command line needs two more packages: pip install 'surgetank[cli]'\n")
+        sys.exit(2)
+    from surgetank.cli.app import app
+
+    app(prog_name="surgetank")
