@@ -193,6 +193,37 @@ def test_force_flush_succeeds_when_everything_is_safe():
     assert tank.stats.delivered == 0
 
 
+def test_force_flush_delivers_what_was_spilled_too():
+    """While the endpoint answers, the disk is no excuse."""
+    tank = rig(otherwise=silence())
+    for first in range(0, 300, 10):
+        tank.offer(*range(first, first + 10))
+        tank.seal()
+    tank.tend()
+    assert tank.stats.spooled
+    tank.sender.otherwise = delivered()
+    tank.clock.advance(60)
+
+    assert tank.pipeline.force_flush(60.0)
+
+    assert tank.stats.delivered == 300
+
+
+def test_shutdown_delivers_what_was_spilled_too():
+    """The folder of a container may go with it."""
+    tank = rig(otherwise=silence())
+    for first in range(0, 300, 10):
+        tank.offer(*range(first, first + 10))
+        tank.seal()
+    tank.tend()
+    tank.sender.otherwise = delivered()
+    tank.clock.advance(60)
+
+    assert tank.pipeline.shutdown(60.0)
+
+    assert (tank.stats.delivered, tank.stats.spooled) == (300, 0)
+
+
 def test_force_flush_does_not_call_safe_what_is_not_synced():
     """With durability `disk`."""
     tank = rig(otherwise=retry(after=60.0), spool={"durability": "disk"})

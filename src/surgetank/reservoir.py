@@ -52,6 +52,8 @@ class Reservoir:
         self._is_write_ahead = is_write_ahead
         self._dead_letters = dead_letters
         self._is_replays_turn = False
+        if spool is not None:
+            buffer.has_backlog = lambda: spool.has_available
 
     def keep(self, held: HeldBatch) -> None:
         """Store a batch that has just been sealed, before anybody can lease it."""
@@ -120,6 +122,9 @@ class Reservoir:
         elif reserved is not None:
             self._buffer.cancel(*reserved)
         self._balance()
+        if held is None:
+            # What was taken for sendable may not be: nobody shall wait for it.
+            self._buffer.changed_on_disk(recovered=0, lost={})
         return held
 
     def put_back(self, held: HeldBatch) -> None:

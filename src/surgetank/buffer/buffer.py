@@ -87,6 +87,8 @@ class Buffer:
     def __init__(self, limits: SignalLimits, on_work: Callable[[], None]) -> None:
         self._limits = limits
         self._on_work = on_work
+        self.has_backlog: Callable[[], bool] = lambda: False
+        """Asks whether anything waits on disk alone that could be sent; set by whoever joins the two. Called with the lock held."""
         self._slice_bytes = min(SLICE_BYTES, limits.max_bytes // 16)
         self._admit_bytes = limits.max_bytes - SCRATCH_SLICES * self._slice_bytes
         self.reset()
@@ -350,6 +352,7 @@ class Buffer:
             for reason, items in lost.items():
                 self._books.spooled -= items
                 self._books.drop(reason, items)
+            self._check_flushes()
 
     def queued(self) -> list[HeldBatch]:
         """Return the batches that wait in memory, the oldest of each lane first."""
@@ -519,6 +522,9 @@ class Buffer:
         if not self._flushes:
             return
         oldest = self._oldest_seq()
+        # What memory has let go of may be on disk; as long as anything there can be sent, it may be that.
+        if self._reading or self.spilled or (self.has_backlog() and not self._is_abandoned):
+            return
         for flush in self._flushes:
             if oldest > flush.mark:
                 flush.finish()
