@@ -290,3 +290,20 @@ def test_what_was_counted_as_damaged_and_can_be_read_again_is_not_counted_again(
     assert second.recovered == 9
     assert second.drain() == ["0", "3", "4"]
     assert second.segments() == []
+
+
+def test_an_ack_whose_record_is_not_there_counts_for_nothing():
+    """Without power the disk may have taken the one and not the other."""
+    process = Process(slots=SLOTS)
+    records = [process.append(str(n), 2) for n in range(4)]
+    process.spool.ack(records[3])
+    (path,) = process.segments()
+    process.die()
+    del process.filesystem.files[path].data[records[1].offset :]
+
+    heir = heir_of(process)
+
+    # What was before it is missing, as far as is known.
+    assert (heir.recovered, heir.lost) == (6, {"damaged": 4})
+    assert heir.drain() == ["0"]
+    assert heir.spool.available_items() == 0

@@ -308,6 +308,11 @@ class Segment:
         lost = 0
         if not self.head.is_sealed:
             found = scan(self._opened(), self.head)
+            # Without power, an ack may have come through and its record not.
+            end = max((sequence + items for sequence, items in done.items()), default=0)
+            if end > found.end:
+                found.gaps.append((found.end, end - found.end))
+                found.end = end
             self.end = found.end
             self.pending_items = self.end - self.head.floor - sum(done.values())
             self.records = None
