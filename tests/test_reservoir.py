@@ -58,12 +58,15 @@ def test_a_sealed_batch_is_on_disk_before_its_first_attempt():
 
 
 def test_an_item_in_memory_and_on_disk_counts_once():
-    """As queued."""
+    """As queued; `stored` tells that a kill would not cost it."""
     tank = rig(otherwise=silence())
     tank.offer(*range(10))
+    assert tank.stats.stored == 0
+
     tank.seal()
 
     assert (tank.stats.queued, tank.stats.spooled, tank.stats.unaccounted) == (10, 0, 0)
+    assert tank.stats.stored == 10
     assert segments(tank)
 
 

@@ -249,6 +249,8 @@ class SignalStats:
     """In the hands of the sender."""
     spooled: int = 0
     """On disk, waiting."""
+    stored: int = 0
+    """Of `queued` and `in_flight`, what is on disk too and would outlive a `kill -9`; no term of the law."""
     memory_bytes: int = 0
     """Held in memory now, over all copies."""
     memory_peak_bytes: int = 0

@@ -128,6 +128,7 @@ class ReservoirMachine(RuleBasedStateMachine):
         self.filesystem.faults = []
         stats = self.rig.stats
         on_disk = stats.spooled + stats.queued - self.memory_only()
+        assert stats.spooled + stats.stored == on_disk
         self.past["memory_lost"] += self.memory_only()
         self.bank(stats)
         self.filesystem.die()

@@ -47,7 +47,7 @@ class Books:
         """Count items that are given up."""
         self.dropped[reason] = self.dropped.get(reason, 0) + items
 
-    def snapshot(self, *, queued: int, in_flight: int, breaker: BreakerState) -> SignalStats:
+    def snapshot(self, *, queued: int, in_flight: int, stored: int, breaker: BreakerState) -> SignalStats:
         """Return the books as one immutable record."""
         self._note_peak()
         return SignalStats(
@@ -59,6 +59,7 @@ class Books:
             queued=queued,
             in_flight=in_flight,
             spooled=self.spooled,
+            stored=stored,
             memory_bytes=self.memory_bytes,
             memory_peak_bytes=self.memory_peak_bytes,
             breaker=breaker,

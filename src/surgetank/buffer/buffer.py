@@ -507,7 +507,9 @@ class Buffer:
         with self._section:
             in_flight = self._reading + sum(held.batch.items for held in self._leases.values())
             queued = len(self._intake) + sum(self._between.values()) + self._queue.items
-            return self._books.snapshot(queued=queued, in_flight=in_flight, breaker=breaker)
+            held_batches = [*self._queue, *self._leases.values()]
+            stored = self._reading + sum(held.batch.items for held in held_batches if held.is_stored)
+            return self._books.snapshot(queued=queued, in_flight=in_flight, stored=stored, breaker=breaker)
 
     def is_entered_here(self) -> bool:
         """Whether the calling thread is inside this buffer: true only in signal handlers and destructors."""
