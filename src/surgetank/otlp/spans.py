@@ -14,7 +14,7 @@ from surgetank.model import Signal
 from surgetank.otlp.attributes import AttributeEncoder, TextCache
 from surgetank.otlp.estimate import FAILED
 from surgetank.otlp.request import PIECE_BYTES, Heads, ItemRequest
-from surgetank.otlp.sdk import SpanFields, read_context, read_parent, read_status, snapshot
+from surgetank.otlp.sdk import SpanFields, read_status, snapshot
 from surgetank.otlp.wire import (
     delimited,
     fixed64,
@@ -87,8 +87,6 @@ class SpanCodec:
         """Return resource, scope, and the span as pieces with their length; small spans are one piece."""
         (
             name,
-            context,
-            parent,
             kind,
             start,
             end,
@@ -100,12 +98,15 @@ class SpanCodec:
             status_code,
             resource,
             scope,
+            trace_id,
+            span_id,
+            trace_state,
+            parent_id,
+            parent_is_remote,
             events,
             links,
             _,
         ) = span
-        trace_id, span_id, trace_state = read_context(context)
-        parent_id, parent_is_remote = read_parent(parent)
         try:
             fixed = _fixed(trace_id, span_id, parent_id, parent_is_remote, kind + 1, start, end)
         except Exception:
