@@ -250,7 +250,8 @@ class Segment:
         self.appended = 0
         """Records since it was made or emptied."""
         self._file: File | None = file
-        self._free_slots = list(range(head.slots - 1, -1, -1))
+        self._free_slots: list[int] | None = None
+        """Where acks can be written, the last one first; None when that is to be read from the file."""
         self._unsynced: list[Record] = []
         self._is_ragged = False
         """Whether the file is longer than `size`, by the beginning of a record that could not be written."""
@@ -274,7 +275,9 @@ class Segment:
             except OSError:
                 pass
             raise
-        return cls(filesystem, path, file, head, head.records_at)
+        segment = cls(filesystem, path, file, head, head.records_at)
+        segment._free_slots = list(range(head.slots - 1, -1, -1))
+        return segment
 
     @classmethod
     def adopt(cls, filesystem: Filesystem, path: str, signal: Signal, lane: Lane, number: int) -> tuple[Segment, int]:
@@ -558,7 +561,9 @@ class Segment:
             return
         if self.records and any(record.held is not None for record in self.records):
             return  # How often they were tried must not be forgotten, or poison would never be found.
+        # A backlog may have thousands of segments, and each is to cost next to nothing.
         self.records = None
+        self._free_slots = None
         self.close()
 
     def remove(self) -> None:
@@ -590,6 +595,8 @@ class Segment:
         self._is_ragged = False
 
     def _write_ack(self, sequence: int, items: int) -> None:
+        if self._free_slots is None:
+            self._free_slots = read_acks(self._opened(), self.head)[1]
         if self._free_slots:
             slot = self._free_slots.pop()
             self._opened().write_at(HEAD_SIZE + slot * SLOT_SIZE, write_slot(sequence, items))
