@@ -8,7 +8,7 @@ import pytest
 
 from fakes.batches import batch
 from fakes.spools import KIB, Process
-from surgetank.model import Lane, Signal
+from surgetank.model import HeldBatch, Lane, Signal
 from surgetank.testing.filesystem import Fault
 
 
@@ -407,3 +407,19 @@ def test_the_folders_own_name_survives_the_loss_of_power():
     heir.adopt()
 
     assert heir.drain() == ["a"]
+
+
+def test_a_part_that_the_disk_did_not_take_cannot_wait_there_alone():
+    """Memory is told to keep it, and nothing is raised."""
+    process = Process()
+    whole = process.append("whole", 2)
+    process.filesystem.faults.append(Fault("write"))
+    remainder, other = process.spool.replace(whole, [batch(1, name="a"), batch(1, name="b")])
+    assert other is remainder
+
+    assert not process.spool.release(remainder, HeldBatch(batch=batch(1, name="a"), first_seq=1))
+
+    process.spool.ack(remainder)
+    assert not whole.is_done
+    process.spool.ack(remainder)
+    assert whole.is_done

@@ -313,11 +313,10 @@ class Spool:
         Note that a batch that was held or in flight waits on disk alone again.
 
         Returns:
-            False when its record is gone meanwhile: it must be kept in memory.
+            False when its record is gone meanwhile, or it never had one of its own: it must be kept in memory.
         """
-        assert isinstance(record, Record)
         with self._folder.entered():
-            if record.is_done or record.segment not in self._homes:
+            if not isinstance(record, Record) or record.is_done or record.segment not in self._homes:
                 return False
             if record.is_held or record.is_leased:
                 record.segment.unpin(record)
