@@ -12,6 +12,7 @@ import pytest
 
 import surgetank
 from surgetank.config import BufferConfig, Timing
+from surgetank.spool.settings import SpoolConfig
 from surgetank.testing.collector import Collector
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,7 @@ def test_there_are_examples():
     assert len(EXAMPLES) == 2
 
 
-@pytest.mark.parametrize("record", [BufferConfig, Timing])
+@pytest.mark.parametrize("record", [BufferConfig, SpoolConfig, Timing])
 def test_every_field_is_described(record):
     """By its name, in the configuration reference."""
     for field in dataclasses.fields(record):
@@ -48,7 +49,7 @@ def test_every_field_is_described(record):
 def test_every_argument_of_a_tank_is_described():
     """In the reference, but for those that only tests use, and in the docstring."""
     for name in list(inspect.signature(surgetank.Tank).parameters):
-        if name not in ("spans", "metrics", "logs", "clock", "make_sender"):
+        if name not in ("spans", "metrics", "logs", "clock", "make_sender", "filesystem"):
             assert f"`{name}`" in CONFIGURATION, name
         assert f"{name}: " in (surgetank.Tank.__doc__ or ""), name
 
