@@ -39,7 +39,7 @@ class TankSpanProcessor(SpanProcessor):
         """Do nothing: a span matters when it has ended."""
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Offer a sampled span; about 5 µs, never raises, never waits."""
+        """Offer a sampled span; about 6 µs, never raises, never waits."""
         if is_sampled(span):
             self._offer(snapshot_of_span(span))
 
