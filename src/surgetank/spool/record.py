@@ -157,7 +157,7 @@ def write_head(head: Head) -> bytes:
         head.base,
         head.floor,
         head.end,
-        int(head.created * 1e3),
+        round(head.created * 1e3),
         head.records,
     )
     return body + _CRC.pack(crc32(body))
@@ -232,7 +232,7 @@ def write_record(batch: Batch, sequence: int, payload: bytes, *, key_id: str = "
             batch.items,
             sequence,
             batch.raw_size,
-            max(0, int(batch.created * 1e6)),
+            max(0, round(batch.created * 1e6)),
             len(payload),
             crc32(payload),
         )
