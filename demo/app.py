@@ -4,7 +4,8 @@ Run by the stage as `python -m demo.app --mode ours|stock --endpoint URL`; print
 
 Owns: the providers, its own count of what it made, the highest memory seen.
 Threads: one, which makes everything; those of the telemetry library come on top.
-Invariants: the count goes up by what was made, whatever becomes of it; the last line comes after the shutdown.
+Invariants: the count goes up by what was made, whatever becomes of it; the last line comes after the shutdown,
+unless the process is killed: then its notebook says how far it had come.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -19,20 +21,26 @@ from opentelemetry import _logs, metrics, trace
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context import Context
 
-from demo.figures import COUNTER, Mode, Status
+from demo.figures import COUNTER, STATUS_INTERVAL, Mode, Status, made_with
+from demo.notebook import Notebook
 from demo.telemetry import Ours, Telemetry
 from surgetank.model import Signal
-
-# Seconds between two status lines.
-STATUS_INTERVAL: Final = 0.25
 
 ROUTES: Final = ("/items/{id}", "/cart", "/cart/{id}", "/orders", "/search")
 
 
 class Shop:
-    """The work that is observed: requests of two spans, two log records and two additions to the counter each."""
+    """
+    The work that is observed: requests of two spans, two log records and two additions to the counter each.
 
-    def __init__(self) -> None:
+    Args:
+        offset: The first request's number; where an earlier life of the application left off, so that none repeats.
+        notebook: Where to note what is begun; None for nowhere.
+    """
+
+    def __init__(self, offset: int = 0, notebook: Notebook | None = None) -> None:
+        self._offset = offset
+        self._notebook = notebook
         self._tracer = trace.get_tracer("shop.http", "2.0.1")
         self._logger = _logs.get_logger("shop.http", "2.0.1")
         meter = metrics.get_meter("shop.http", "2.0.1")
@@ -43,11 +51,15 @@ class Shop:
 
     def made(self) -> dict[Signal, int]:
         """Return what was made so far, two of each signal with every request."""
-        return dict.fromkeys(Signal, 2 * self.requests)
+        return made_with(self.requests)
 
     def serve(self) -> None:
         """Handle one request."""
-        number = self.requests
+        number = self._offset + self.requests
+        # Two additions of different size, so that the total is more than a count of calls.
+        additions = (1, number % 7)
+        if self._notebook is not None:
+            self._notebook.note(self.requests + 1, self.counter_total + sum(additions))
         route = ROUTES[number % len(ROUTES)]
         request = self._tracer.start_span(
             "GET " + route, kind=trace.SpanKind.SERVER, attributes=_attributes(number, route)
@@ -62,8 +74,7 @@ class Shop:
         request.end()
         for step, body in enumerate(("looked up", "answered")):
             self._log(f"{number}-{step}", body, route, inside)
-        # Two additions of different size, so that the total is more than a count of calls.
-        for value in (1, number % 7):
+        for value in additions:
             self._handled.add(value, {"http.route": route})
             self._duration.record(5 + number % 40, {"http.route": route})
             self.counter_total += value
@@ -144,10 +155,10 @@ def work(shop: Shop, reporter: Reporter, rate: float, seconds: float) -> float:
     return elapsed
 
 
-def telemetry_of(mode: Mode, endpoint: str, max_size: int) -> Telemetry:
+def telemetry_of(mode: Mode, endpoint: str, max_size: int, spool: Path | None) -> Telemetry:
     """Wire the global providers."""
     if mode == "ours":
-        return Ours(endpoint, max_size)
+        return Ours(endpoint, max_size, spool)
     # Only now: the stock exporters' own memory must not be counted as ours.
     from demo.stock import Stock
 
@@ -162,11 +173,14 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=450.0, help="items a second, per signal")
     parser.add_argument("--seconds", type=float, default=45.0)
     parser.add_argument("--max-size", type=int, default=18_000, help="items that the buffer of spans or logs holds")
+    parser.add_argument("--spool", type=Path, metavar="FOLDER", help="where to store what is sealed (only ours can)")
+    parser.add_argument("--notebook", type=Path, metavar="FILE", help="where to note what is begun")
+    parser.add_argument("--offset", type=int, default=0, help="the number of the first request (default 0)")
     given = parser.parse_args()
     # What a service writes when nobody changes anything: warnings and worse.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    telemetry = telemetry_of(given.mode, given.endpoint, given.max_size)
-    shop = Shop()
+    telemetry = telemetry_of(given.mode, given.endpoint, given.max_size, given.spool)
+    shop = Shop(given.offset, None if given.notebook is None else Notebook(given.notebook))
     reporter = Reporter(shop, telemetry)
     elapsed = work(shop, reporter, given.rate, given.seconds)
     telemetry.shutdown()

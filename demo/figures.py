@@ -16,8 +16,15 @@ from surgetank.model import BreakerState, Signal, SignalStats
 Mode = Literal["ours", "stock"]
 
 MEBIBYTE: Final = 1024 * 1024
+# Seconds between two status lines.
+STATUS_INTERVAL: Final = 0.25
 # The counter whose recorded total must come out as the sum of all deltas that arrived.
 COUNTER: Final = "shop.items.handled"
+
+
+def made_with(requests: int) -> dict[Signal, int]:
+    """Return what is made with so many requests: two of each signal with every one."""
+    return dict.fromkeys(Signal, 2 * requests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +57,11 @@ class Status:
     """The tank's limits by signal; empty with the stock SDK."""
     is_final: bool = False
     """Whether the application has shut down."""
+
+    def on_disk(self, signal: Signal) -> int:
+        """Return how many items a kill could not reach: on disk alone, or in memory and on disk too."""
+        books = self.books[signal]
+        return books.spooled + books.stored
 
     def to_json(self) -> str:
         """Return the line."""

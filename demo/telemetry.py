@@ -6,6 +6,7 @@ Invariants: this module imports nothing of the stock exporters, so that the proc
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, Protocol
 
 from opentelemetry.sdk.resources import Resource
@@ -44,13 +45,21 @@ class Telemetry(Protocol):
 
 
 class Ours:
-    """A tank wired to the global providers."""
+    """
+    A tank wired to the global providers.
 
-    def __init__(self, endpoint: str, max_size: int) -> None:
-        # Items for the whole outage; bytes and the metrics' buffer as they are by default.
+    Args:
+        endpoint: Where to send.
+        max_size: Items that the buffer of spans or logs holds.
+        spool: The folder in which to store what is sealed; None to store nothing.
+    """
+
+    def __init__(self, endpoint: str, max_size: int, spool: Path | None = None) -> None:
+        # Items for the whole outage; bytes and the metrics' buffer as they are by default, except that metrics
+        # are stored too, which they are not unless one asks for it.
         self._buffers = {
             Signal.SPANS: surgetank.BufferConfig(max_size=max_size),
-            Signal.METRICS: surgetank.BufferConfig(),
+            Signal.METRICS: surgetank.BufferConfig(persistence_enabled=True),
             Signal.LOGS: surgetank.BufferConfig(max_size=max_size),
         }
         self._tank = surgetank.install(
@@ -60,6 +69,8 @@ class Ours:
             metrics=self._buffers[Signal.METRICS],
             logs=self._buffers[Signal.LOGS],
             timing=TIMING,
+            spool=surgetank.SpoolConfig(dir=spool),
+            persistence_enabled=spool is not None,
             metric_export_interval=METRIC_INTERVAL,
         )
 
