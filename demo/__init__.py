@@ -1,1 +1,1 @@
-"""An outage from beginning to end, with real processes: `python -m demo [--compare]`."""
+"""An outage and a `kill -9` in the middle of it, with real processes: `python -m demo [--compare] [--no-kill]`."""

@@ -1,4 +1,4 @@
-"""An outage from beginning to end, with real processes: `python -m demo [--compare]`; exits 0 if the books balance.
+"""An outage and a `kill -9` in the middle of it, with real processes: `python -m demo`; exits 0 if the books balance.
 
 Owns: no state. Threads: the main one.
 Invariants: it parses and prints; the rest decides.
@@ -16,20 +16,22 @@ from pathlib import Path
 from typing import Any, Final
 
 from demo import plain, verdict
+from demo.evidence import Evidence, as_data
 from demo.figures import Mode
 from demo.processes import StageError
 from demo.stage import Plan, Scene, Stage
-from demo.verdict import Evidence
 
 # Seconds between two lines without a terminal.
 _PLAIN_INTERVAL: Final = 3.0
+# A shorter outage has no room for an application that says something, is killed and comes back.
+_OUTAGE_MIN: Final = 2.0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Play, show, and return the exit code: 0 if the books balance, 1 if not, 2 if it could not be played."""
     given = _parse(arguments)
     modes: tuple[Mode, ...] = ("ours", "stock") if given.compare else ("ours",)
-    plan = Plan(seconds=given.seconds, outage=given.outage, rate=given.rate, modes=modes)
+    plan = Plan(seconds=given.seconds, outage=given.outage, rate=given.rate, modes=modes, kills_app=not given.no_kill)
     is_plain = given.plain or not sys.stdout.isatty()
     # A SIGTERM must end the processes too, so it takes the way of a Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -61,11 +63,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--rate", type=float, default=default.rate, help="items a second of each signal (default %(default)g)"
     )
+    parser.add_argument("--no-kill", action="store_true", help="leave the application alive during the outage")
     parser.add_argument("--plain", action="store_true", help="lines instead of the live view")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the final figures")
     given = parser.parse_args(arguments)
     if not 0 < given.outage < given.seconds:
         parser.error("the outage must be shorter than the whole")
+    if given.outage < _OUTAGE_MIN and not given.no_kill:
+        parser.error(f"an outage with a kill in it takes {_OUTAGE_MIN:g} s or more")
     if given.rate <= 0:
         parser.error("the rate must be positive")
     return given
@@ -87,21 +92,24 @@ def _live_view(plan: Plan) -> Iterator[Callable[[Scene], None]]:
 
 @contextmanager
 def _plain_view() -> Iterator[Callable[[Scene], None]]:
-    next_at = 0.0
+    next_at, act = 0.0, ""
 
     def show(scene: Scene) -> None:
-        nonlocal next_at
-        if scene.elapsed >= next_at:
+        nonlocal next_at, act
+        # The beginning of each act, too: some are shorter than the interval.
+        if scene.elapsed >= next_at or scene.act.name != act:
             print(plain.status_line(scene), flush=True)
-            next_at = scene.elapsed + _PLAIN_INTERVAL
+            next_at, act = scene.elapsed + _PLAIN_INTERVAL, scene.act.name
 
     yield show
 
 
 def _print_result(plan: Plan, cast: Mapping[Mode, Evidence], faults: list[str], *, is_plain: bool) -> None:
     titles, rows = [verdict.TITLES[mode] for mode in cast], verdict.table(cast)
+    killed = ", in the middle of which the application was killed and started again" if plan.kills_app else ""
     print(
-        f"\n{plan.rate:g} items a second of each signal for {plan.seconds:g} s; no collector for {plan.outage:g} s.\n"
+        f"\n{plan.rate:g} items a second of each signal for {plan.seconds:g} s; "
+        f"no collector for {plan.outage:g} s{killed}.\n"
     )
     if is_plain:
         print("\n".join(plain.lines(titles, rows)))
@@ -120,17 +128,17 @@ def _print_result(plan: Plan, cast: Mapping[Mode, Evidence], faults: list[str], 
 
 
 def _conclusion(evidence: Evidence, faults: list[str]) -> list[str]:
-    return (
-        ["The books do not balance:", *(f"  {fault}" for fault in faults)] if faults else [verdict.sentence(evidence)]
-    )
+    if faults:
+        return ["The books do not balance:", *(f"  {fault}" for fault in faults)]
+    return verdict.sentence(evidence).splitlines()
 
 
 def _as_data(plan: Plan, cast: Mapping[Mode, Evidence], faults: list[str]) -> dict[str, Any]:
     return {
-        "plan": {"seconds": plan.seconds, "outage": plan.outage, "rate": plan.rate},
+        "plan": {"seconds": plan.seconds, "outage": plan.outage, "rate": plan.rate, "kills_app": plan.kills_app},
         "balanced": not faults,
         "faults": faults,
-        **{mode: verdict.as_data(evidence) for mode, evidence in cast.items()},
+        **{mode: as_data(evidence) for mode, evidence in cast.items()},
     }
 
 

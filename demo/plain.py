@@ -25,13 +25,19 @@ def status_line(scene: Scene) -> str:
 def _account(player: Player) -> str:
     words = []
     for signal in (Signal.SPANS, Signal.LOGS):
-        words.append(f"{signal.value}: {player.status.made[signal]:,} made")
+        words.append(f"{signal.value}: {player.made[signal]:,} made")
         if player.report is not None:
             words[-1] += f", {player.report.arrived[signal].unique:,} delivered"
         books = player.status.books.get(signal)
         if books is not None:
-            held = books.queued + books.in_flight
-            words[-1] += f", {held:,} held ({books.memory_bytes / MEBIBYTE:.2f} MiB), breaker {books.breaker.value}"
+            words[-1] += f", {player.status.on_disk(signal):,} on disk"
+            if books.recovered:
+                words[-1] += f", {books.recovered:,} recovered"
+            if player.is_app_up:
+                held = books.queued + books.in_flight
+                words[-1] += f", {held:,} held ({books.memory_bytes / MEBIBYTE:.2f} MiB), breaker {books.breaker.value}"
+    if not player.is_app_up:
+        words.insert(0, "killed")
     return "; ".join(words)
 
 

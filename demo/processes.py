@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from pathlib import Path
 from typing import IO, Final
@@ -150,7 +151,7 @@ class AppProcess:
         options: Further command-line options of `demo.app`.
     """
 
-    def __init__(self, mode: Mode, **options: float | str) -> None:
+    def __init__(self, mode: Mode, **options: float | str | Path) -> None:
         arguments = ["demo.app", "--mode", mode]
         for name, value in options.items():
             arguments += [f"--{name.replace('_', '-')}", str(value)]
@@ -160,6 +161,8 @@ class AppProcess:
         self._log: deque[str] = deque(maxlen=_LOG_LINES_KEPT)
         self._log_lines = 0
         self._worst_unaccounted = 0
+        self._start_seconds = 0.0
+        self._started_at = time.monotonic()
         self._process = _start(arguments, subprocess.PIPE)
         assert self._process.stdout is not None
         assert self._process.stderr is not None
@@ -169,6 +172,17 @@ class AppProcess:
         ]
         for reader in self._readers:
             reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Its process identifier."""
+        return self._process.pid
+
+    @property
+    def start_seconds(self) -> float:
+        """How long it took from its start to its first line; 0 before that."""
+        with self._lock:
+            return self._start_seconds
 
     @property
     def status(self) -> Status | None:
@@ -212,18 +226,26 @@ class AppProcess:
             raise StageError(f"the application ended with {code}:\n" + "\n".join(self.log(_LOG_LINES_KEPT)))
         return True
 
-    def end(self) -> None:
-        """End it at once, if it has not ended by itself: nobody waits for its telemetry any more."""
+    def strike(self) -> None:
+        """Kill it with SIGKILL, whatever it is doing, and return at once."""
         self._process.kill()
+
+    def end(self) -> None:
+        """Kill it, if it has not ended by itself, and read what it has said: nobody waits for its telemetry any more."""
+        self.strike()
         self._process.wait()
         for reader in self._readers:
             reader.join(_END_TIMEOUT)
 
     def _read_status(self, lines: IO[str]) -> None:
         for line in lines:
+            if not line.endswith("\n"):
+                # It was killed in the middle of a word.
+                break
             status = Status.from_json(line)
             left_over = max((abs(books.unaccounted) for books in status.books.values()), default=0)
             with self._lock:
+                self._start_seconds = self._start_seconds or time.monotonic() - self._started_at
                 self._recent.append(status)
                 self._worst_unaccounted = max(self._worst_unaccounted, left_over)
         lines.close()

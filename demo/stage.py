@@ -1,8 +1,9 @@
-"""The play: warm-up, outage, recovery, drain; with a collector that is really killed and really started again.
+"""The play: warm-up, outage, crash, restart, recovery, drain; with processes that are really killed and really started again.
 
 Owns: the processes, the temporary directory, and which act it is.
 Threads: the caller's.
-Invariants: whatever happens, no process and no file outlives the stage.
+Invariants: whatever happens, no process and no file outlives the stage; the application is killed in the
+middle of the outage, so that nothing can be delivered between its last line and its death.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Final
 
 from typing_extensions import Self
 
-from demo.figures import Mode, Report, Status
+from demo.evidence import Evidence, Killed, unsealed_max
+from demo.figures import Mode, Report, Status, made_with
+from demo.notebook import read_note
 from demo.processes import AppProcess, CollectorProcess, StageError
-from demo.verdict import Evidence
 from surgetank.model import Signal
 
 # Seconds between two scenes, and the most that an application may take to start and to drain. The stock
@@ -29,6 +31,11 @@ _START_TIMEOUT: Final = 30.0
 _DRAIN_TIMEOUT: Final = 120.0
 # The share of the time with a collector that comes before the outage.
 _WARM_UP_SHARE: Final = 0.4
+# How long a killed application stays dead, at most, and what share of the outage.
+_DEAD_SECONDS: Final = 1.0
+_DEAD_SHARE: Final = 0.25
+# However late it is, the second life gets as many seconds.
+_SECOND_LIFE_MIN: Final = 1.0
 # The buffers hold what is made in the outage and in so many seconds more.
 _ROOM_BEYOND_OUTAGE: Final = 20.0
 
@@ -45,6 +52,8 @@ class Plan:
     """Items a second, of each signal."""
     modes: tuple[Mode, ...] = ("ours",)
     """Who plays, at the same time."""
+    kills_app: bool = True
+    """Whether the applications are killed in the middle of the outage, and started again."""
 
     @property
     def outage_begins(self) -> float:
@@ -57,18 +66,31 @@ class Plan:
         return self.outage_begins + self.outage
 
     @property
+    def crash_begins(self) -> float:
+        """When the applications are killed, in seconds from the beginning."""
+        return self.outage_begins + self.outage / 2 if self.kills_app else self.outage_ends
+
+    @property
+    def crash_ends(self) -> float:
+        """When they are started again."""
+        return self.crash_begins + (min(_DEAD_SECONDS, self.outage * _DEAD_SHARE) if self.kills_app else 0.0)
+
+    @property
     def max_size(self) -> int:
         """Items that a buffer of spans or logs holds."""
         return int(self.rate * (self.outage + _ROOM_BEYOND_OUTAGE))
 
     def act(self, elapsed: float) -> Act:
         """Return the act of a moment."""
-        if elapsed < self.outage_begins:
-            return Act(name="warm-up", text="everything flows", left=self.outage_begins - elapsed)
-        if elapsed < self.outage_ends:
-            return Act(name="outage", text="collector killed (SIGKILL)", left=self.outage_ends - elapsed)
-        if elapsed < self.seconds:
-            return Act(name="recovery", text="collector is back", left=self.seconds - elapsed)
+        for ends, name, text in (
+            (self.outage_begins, "warm-up", "everything flows"),
+            (self.crash_begins, "outage", "collector killed (SIGKILL)"),
+            (self.crash_ends, "crash", "application killed (SIGKILL) as well"),
+            (self.outage_ends, "restart", "same spool, still no collector"),
+            (self.seconds, "recovery", "collector is back"),
+        ):
+            if elapsed < ends:
+                return Act(name=name, text=text, left=ends - elapsed)
         return Act(name="drain", text="the application shuts down", left=0.0)
 
 
@@ -77,11 +99,21 @@ class Act:
     """One part of the play."""
 
     name: str
-    """`warm-up`, `outage`, `recovery` or `drain`."""
+    """`warm-up`, `outage`, `crash`, `restart`, `recovery` or `drain`."""
     text: str
     """What goes on."""
     left: float
     """Seconds until the next act; 0 when that is not known."""
+
+    @property
+    def has_collector(self) -> bool:
+        """Whether the collectors live."""
+        return self.name not in {"outage", "crash", "restart"}
+
+    @property
+    def has_app(self) -> bool:
+        """Whether the applications live."""
+        return self.name != "crash"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +122,17 @@ class Player:
 
     mode: Mode
     status: Status
+    """The latest line of the latest life that has spoken."""
+    is_app_up: bool
+    """Whether that life still goes on."""
+    pid: int
+    """Its process identifier."""
+    made: dict[Signal, int]
+    """What was made, over all lives."""
+    counter_total: int
+    """What was counted, over all lives."""
+    disk_bytes: int
+    """The size of what is in the spool's folder."""
     rates: dict[Signal, float]
     """Items made a second."""
     report: Report | None
@@ -110,70 +153,131 @@ class Scene:
 
 
 class Pair:
-    """An application and the collector that it sends to."""
+    """An application, in one life or two, and the collector that it sends to."""
 
     def __init__(self, mode: Mode, plan: Plan, directory: Path) -> None:
         self.mode: Mode = mode
         self.collector = CollectorProcess(directory / f"{mode}.journal")
-        self.app: AppProcess | None = None
         self._plan = plan
+        self._spool = directory / f"{mode}.spool"
+        self._notebook = directory / f"{mode}.notebook"
+        self._lives: list[AppProcess] = []
+        self._killed: Killed | None = None
+        self._requests = 0
+        """What the first life had begun, and what the second goes on from."""
         self._report: Report | None = None
+
+    @property
+    def app(self) -> AppProcess:
+        """The application's latest life."""
+        return self._lives[-1]
 
     def start(self) -> None:
         """Start the collector, then the application."""
         self.collector.start()
-        plan = self._plan
-        self.app = AppProcess(
-            self.mode,
-            endpoint=self.collector.endpoint,
-            rate=plan.rate,
-            seconds=plan.seconds,
-            max_size=plan.max_size,
+        self._begin_life(self._plan.seconds)
+
+    def _begin_life(self, seconds: float) -> None:
+        self._lives.append(
+            AppProcess(
+                self.mode,
+                endpoint=self.collector.endpoint,
+                rate=self._plan.rate,
+                seconds=seconds,
+                max_size=self._plan.max_size,
+                spool=self._spool,
+                notebook=self._notebook,
+                offset=self._requests,
+            )
         )
+
+    def bury(self) -> None:
+        """Wait for the death of the application, which has been struck, and keep what it leaves."""
+        self.app.end()
+        status = self.app.status
+        assert status is not None
+        self._requests, counter_total = read_note(self._notebook)
+        self._killed = Killed(
+            status=status,
+            made=made_with(self._requests),
+            counter_total=counter_total,
+            unsealed_max=unsealed_max(self._plan.rate),
+        )
+
+    def restart(self, elapsed: float) -> None:
+        """Begin the application's second life, which ends when the first would have."""
+        left = self._plan.seconds - elapsed - self.app.start_seconds
+        self._begin_life(max(_SECOND_LIFE_MIN, left))
+
+    @property
+    def _is_dead(self) -> bool:
+        """Whether the first life is over, and the second has not begun."""
+        return self._killed is not None and len(self._lives) == 1
 
     def player(self) -> Player | None:
         """Return how the two are; None before the application has said anything."""
-        assert self.app is not None
-        status = self.app.status
-        if status is None:
+        app = next((life for life in reversed(self._lives) if life.status is not None), None)
+        if app is None or app.status is None:
             return None
         report = self.collector.report()
         self._report = report or self._report
+        past = self._killed
+        is_second = past is not None and app is not self._lives[0]
+        made, counter_total = dict(app.status.made), app.status.counter_total
+        if past is not None:
+            made = {signal: past.made[signal] + (made[signal] if is_second else 0) for signal in Signal}
+            counter_total = past.counter_total + (counter_total if is_second else 0)
+        is_app_up = past is None or is_second
         return Player(
             mode=self.mode,
-            status=status,
-            rates=self.app.rates(),
+            status=app.status,
+            is_app_up=is_app_up,
+            pid=app.pid,
+            made=made,
+            counter_total=counter_total,
+            disk_bytes=_bytes_below(self._spool),
+            rates=app.rates() if is_app_up else dict.fromkeys(Signal, 0.0),
             report=self._report,
             is_collector_up=report is not None,
-            log_lines=self.app.log_lines,
-            log=self.app.log(2),
+            log_lines=sum(life.log_lines for life in self._lives),
+            log=[line for life in self._lives for line in life.log(2)][-2:],
         )
 
     def has_ended(self) -> bool:
-        """Whether the application has ended well. Raises StageError when it has ended otherwise."""
-        assert self.app is not None
-        return self.app.has_ended()
+        """Whether the application has ended well. Raises StageError when it has ended otherwise, unless by our hand."""
+        return not self._is_dead and self.app.has_ended()
 
     def evidence(self) -> Evidence:
         """Return what the two say at the end. Raises StageError when the collector is not there to be asked."""
         report = self.collector.report()
-        assert self.app is not None
         assert self.app.status is not None
         if report is None:
             raise StageError("the collector does not answer at the end")
         return Evidence(
             status=self.app.status,
             report=report,
+            killed=self._killed,
             kills=self.collector.kills,
-            worst_unaccounted=self.app.worst_unaccounted,
-            log_lines=self.app.log_lines,
+            worst_unaccounted=max(life.worst_unaccounted for life in self._lives),
+            log_lines=sum(life.log_lines for life in self._lives),
         )
 
     def end(self) -> None:
         """End both."""
-        if self.app is not None:
-            self.app.end()
+        for life in self._lives:
+            life.end()
         self.collector.end()
+
+
+def _bytes_below(folder: Path) -> int:
+    """Return the size of all files in a folder, some of which may go while we look."""
+    size = 0
+    for path in folder.rglob("*"):
+        try:
+            size += path.stat().st_size if path.is_file() else 0
+        except OSError:
+            continue
+    return size
 
 
 class Stage:
@@ -203,15 +307,14 @@ class Stage:
             pair.start()
         self._wait_for_all()
         began = time.monotonic()
-        is_dead = False
+        before = self._plan.act(0.0)
         while self._running():
             elapsed = time.monotonic() - began
             if elapsed > self._plan.seconds + _DRAIN_TIMEOUT:
                 raise StageError(f"an application has not ended {_DRAIN_TIMEOUT:g} s after its last item")
-            act = self._plan.act(elapsed)
-            if is_dead != (act.name == "outage"):
-                is_dead = not is_dead
-                self._turn(is_dead=is_dead)
+            act = self._next_act(before, elapsed)
+            self._change(before, act, elapsed)
+            before = act
             yield self._scene(elapsed, act)
             time.sleep(max(0.0, TICK - (time.monotonic() - began - elapsed)))
         yield self._scene(time.monotonic() - began, self._plan.act(self._plan.seconds))
@@ -231,12 +334,28 @@ class Stage:
                 raise StageError(f"an application did not begin within {_START_TIMEOUT:g} s")
             time.sleep(0.02)
 
-    def _turn(self, *, is_dead: bool) -> None:
-        # Kill all before anything else, so that the outage begins for everyone at once.
-        for pair in self._pairs:
-            if is_dead:
+    def _next_act(self, before: Act, elapsed: float) -> Act:
+        """Return the act of a moment; on a machine that has slept through the crash, the crash all the same."""
+        act = self._plan.act(elapsed)
+        if before.name == "outage" and act.name != "outage" and self._plan.kills_app:
+            return self._plan.act(self._plan.crash_begins)
+        return act
+
+    def _change(self, before: Act, act: Act, elapsed: float) -> None:
+        """Kill and start what lives in one act and not in the other; everyone's at once."""
+        if before.has_collector and not act.has_collector:
+            for pair in self._pairs:
                 pair.collector.kill()
-            else:
+        if before.has_app and not act.has_app:
+            for pair in self._pairs:
+                pair.app.strike()
+            for pair in self._pairs:
+                pair.bury()
+        if act.has_app and not before.has_app:
+            for pair in self._pairs:
+                pair.restart(elapsed)
+        if act.has_collector and not before.has_collector:
+            for pair in self._pairs:
                 pair.collector.start()
 
     def _scene(self, elapsed: float, act: Act) -> Scene:

@@ -16,10 +16,17 @@ from rich.text import Text
 
 from demo.figures import MEBIBYTE
 from demo.stage import Plan, Player, Scene
-from demo.verdict import TITLES, Row
+from demo.verdict import LOSSES, TITLES, Row
 from surgetank.model import BreakerState, Signal
 
-_ACT_STYLES: Final = {"warm-up": "green", "outage": "red", "recovery": "yellow", "drain": "cyan"}
+_ACT_STYLES: Final = {
+    "warm-up": "green",
+    "outage": "red",
+    "crash": "bright_white",
+    "restart": "magenta",
+    "recovery": "yellow",
+    "drain": "cyan",
+}
 _BREAKER_STYLES: Final = {
     BreakerState.CLOSED: "green",
     BreakerState.OPEN: "bold red",
@@ -30,13 +37,15 @@ _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 _LABEL_WIDTH: Final = 10
 _GAP: Final = 2
 _BAR_MAX: Final = 16
+# What a dead process holds.
+_NOBODY: Final = Text("-", style="dim")
 
 
 def scene_view(scene: Scene, plan: Plan, width: int) -> RenderableType:
     """Return the live view for a terminal of `width` columns."""
     parts: list[RenderableType] = [_headline(scene, plan, width), _timeline(scene, plan, width), Text()]
     for player in scene.players:
-        parts += [_player_table(player, width), Text()]
+        parts += [_player_table(player, width), _process(player), Text()]
     ours = scene.players[0]
     parts += [Text(f"{line}", style="dim", no_wrap=True, overflow="ellipsis") for line in ours.log]
     return Group(*parts)
@@ -53,7 +62,7 @@ def final_table(titles: Sequence[str], rows: Sequence[Row]) -> RenderableType:
     for row in rows:
         if section and row.section != section:
             table.add_row()
-        style = "bold red" if row.figure == "lost" else ""
+        style = "bold red" if row.figure in LOSSES else ""
         cells = [Text(value, style=style if value != "0" else "green") for value in row.values]
         table.add_row(row.section if row.section != section else "", row.figure, *cells)
         section = row.section
@@ -97,22 +106,52 @@ def _player_table(player: Player, width: int) -> RenderableType:
 
 def _made(player: Player, signal: Signal) -> Text:
     """Return what was made, and how fast; metrics are made as additions to the counter."""
-    made, rate = player.status.made[signal], player.rates[signal]
+    made, rate = player.made[signal], player.rates[signal]
     return Text(f"{made:,} at {rate:.0f}/s" if rate else f"{made:,}")
 
 
-def _held(player: Player, signal: Signal) -> _Gauge:
+def _process(player: Player) -> RenderableType:
+    """Return which process it is and what it takes, in a line."""
+    line = Text(f"{'process':{_LABEL_WIDTH + 1}}{player.pid}: ", style="dim", no_wrap=True, overflow="ellipsis")
+    if player.is_app_up:
+        line.append(f"{player.status.rss_bytes / MEBIBYTE:.0f} MiB resident")
+    else:
+        line.append("killed", style="bold red not dim")
+    if player.status.books:
+        line.append(f", {player.disk_bytes / MEBIBYTE:.2f} MiB on disk")
+    return line
+
+
+def _held(player: Player, signal: Signal) -> _Gauge | Text:
+    if not player.is_app_up:
+        return _NOBODY
     books, limits = player.status.books[signal], player.status.limits[signal]
     held = books.queued + books.in_flight
     return _Gauge(held / limits.max_size, f"{held:,}/{limits.max_size:,}")
 
 
-def _bytes(player: Player, signal: Signal) -> _Gauge:
+def _bytes(player: Player, signal: Signal) -> _Gauge | Text:
+    if not player.is_app_up:
+        return _NOBODY
     held, limit = player.status.books[signal].memory_bytes, player.status.limits[signal].max_bytes
     return _Gauge(held / limit, f"{held / MEBIBYTE:.2f}/{limit / MEBIBYTE:.0f} MiB")
 
 
+def _on_disk(player: Player, signal: Signal) -> Text:
+    """Return what a kill could not reach, and what of it is on disk alone; after a kill, as last told."""
+    on_disk = player.status.on_disk(signal)
+    spooled = player.status.books[signal].spooled if player.is_app_up else on_disk
+    return Text(f"{on_disk:,}" + (f" ({spooled:,} spooled)" if spooled else ""))
+
+
+def _recovered(player: Player, signal: Signal) -> Text:
+    recovered = player.status.books[signal].recovered
+    return Text(f"{recovered:,}", style="bold green" if recovered else "")
+
+
 def _breaker(player: Player, signal: Signal) -> Text:
+    if not player.is_app_up:
+        return _NOBODY
     state = player.status.books[signal].breaker
     return Text("● " + state.value.replace("_", "-"), style=_BREAKER_STYLES[state])
 
@@ -136,8 +175,8 @@ def _missing(player: Player, signal: Signal) -> Text:
     if player.report is None:
         return Text("?")
     if signal is Signal.METRICS:
-        return Text(f"{player.status.counter_total - player.report.counter_total:,} of the total")
-    return Text(f"{player.status.made[signal] - player.report.arrived[signal].unique:,}")
+        return Text(f"{player.counter_total - player.report.counter_total:,} of the total")
+    return Text(f"{player.made[signal] - player.report.arrived[signal].unique:,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +203,8 @@ _OUR_CELLS: Final[Mapping[str, _Cell]] = {
     "made": _made,
     "held": _held,
     "bytes": _bytes,
+    "on disk": _on_disk,
+    "recovered": _recovered,
     "breaker": _breaker,
     "delivered": _delivered,
     "dropped": _dropped,

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from demo.evidence import Evidence, Killed, as_data
 from demo.figures import Arrived, Limits, Report, Status
-from demo.verdict import Evidence, judge, sentence, table
+from demo.notebook import Notebook, read_note
+from demo.stage import Plan
+from demo.verdict import judge, sentence, table
 
 from surgetank.model import Signal, SignalStats
 
@@ -22,7 +25,12 @@ def evidence(*, made=100, delivered=100, dropped=0, arrived=None, twice=0, unacc
         memory_peak_bytes=peak,
     )
     counted = Arrived(unique=delivered if arrived is None else arrived, duplicates=twice)
-    status = Status(
+    report = Report(arrived=dict.fromkeys(Signal, counted), counter_total=total)
+    return Evidence(status=status_of(made, books, is_final=True), report=report)
+
+
+def status_of(made, books, *, is_final):
+    return Status(
         elapsed=1.0,
         made=dict.fromkeys(Signal, made),
         counter_total=100,
@@ -30,9 +38,37 @@ def evidence(*, made=100, delivered=100, dropped=0, arrived=None, twice=0, unacc
         rss_peak_bytes=1,
         books=dict.fromkeys(Signal, books),
         limits=dict.fromkeys(Signal, Limits(max_size=100, max_bytes=1000)),
-        is_final=True,
+        is_final=is_final,
     )
-    return Evidence(status=status, report=Report(arrived=dict.fromkeys(Signal, counted), counter_total=total))
+
+
+def evidence_of_a_kill(*, recovered=65, dropped=0, reason="damaged", left=0, arrived=None, twice=0, total=180, died=7):
+    """
+    Return the evidence of two lives.
+
+    The first delivered 30, had 60 on disk and 5 unsealed when it last spoke, and sealed 5 and made `died` more before
+    it was killed; the second made 100. Balanced unless told otherwise.
+    """
+    first = SignalStats(offered=95, delivered=30, queued=45, stored=40, spooled=20)
+    second = SignalStats(
+        offered=100,
+        recovered=recovered,
+        delivered=100 + recovered - dropped - left,
+        dropped={reason: dropped} if dropped else {},
+        spooled=left,
+    )
+    killed = Killed(
+        status=status_of(95, first, is_final=False),
+        made=dict.fromkeys(Signal, 95 + died),
+        counter_total=100,
+        unsealed_max=10,
+    )
+    unique = 30 + second.delivered if arrived is None else arrived
+    return Evidence(
+        status=status_of(100, second, is_final=True),
+        report=Report(arrived=dict.fromkeys(Signal, Arrived(unique=unique, duplicates=twice)), counter_total=total),
+        killed=killed,
+    )
 
 
 def test_balanced_books_have_no_faults():
@@ -71,23 +107,111 @@ def test_the_table_has_a_column_for_each_application():
     assert all(len(row.values) == 2 for row in rows)
 
 
+def test_a_kill_costs_what_was_not_sealed_and_nothing_else():
+    """What died is told from what was made, settled and found again."""
+    it = evidence_of_a_kill()
+
+    assert judge(it) == []
+    assert [figure(Signal.SPANS) for figure in (it.made, it.sealed, it.recovered, it.died, it.lost)] == [
+        202,
+        60,
+        65,
+        7,
+        7,
+    ]
+    assert it.lost_of_sealed(Signal.SPANS) == 0
+    assert "+ 14 died unsealed" in sentence(it)
+    assert "195 items recovered from disk" in sentence(it)
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ({"recovered": 59}, "60 were on disk before the kill, but 59 recovered"),
+        ({"recovered": 59}, "1 items were sealed, and are lost"),
+        ({"dropped": 2, "reason": "damaged"}, "2 items were sealed, and are lost"),
+        ({"dropped": 2, "reason": "spool_full"}, "2 items were sealed, and are lost"),
+        ({"arrived": 194}, "1 items were sealed, and are lost"),
+        ({"left": 3}, "3 still on disk at the end"),
+        ({"died": 11}, "11 died unsealed"),
+        ({"died": -1}, "-1 died unsealed"),
+        ({"twice": 1025}, "1,025 came twice"),
+        ({"total": 201}, "recorded 200, but the deltas that arrived add up to 201"),
+        ({"total": 99}, "the second life alone recorded 100"),
+    ],
+    ids=str,
+)
+def test_what_a_kill_must_not_cost_is_found(what, words):
+    """Sealed items above all."""
+    assert any(words in fault for fault in judge(evidence_of_a_kill(**what)))
+
+
+def test_a_kill_may_cost_the_counter_but_not_invent_anything():
+    """Nobody knows what was not collected yet, so the check goes one way only; without a kill it goes both."""
+    assert judge(evidence_of_a_kill(total=100)) == judge(evidence_of_a_kill(total=200)) == []
+    assert "Checked one way only" in sentence(evidence_of_a_kill())
+
+
+def test_each_kill_leaves_a_batch_in_doubt():
+    """The collector's and the application's."""
+    assert judge(evidence_of_a_kill(twice=1024)) == []
+    assert judge(evidence(twice=513))
+
+
+def test_the_table_says_what_became_of_what_was_sealed():
+    """Of the stock SDK, which seals nothing, no more than what is lost."""
+    stock = evidence_of_a_kill()
+    stock = dataclasses.replace(
+        stock,
+        status=dataclasses.replace(stock.status, books={}),
+        killed=dataclasses.replace(stock.killed, status=dataclasses.replace(stock.killed.status, books={})),
+    )
+
+    rows = {(row.section, row.figure): row.values for row in table({"ours": evidence_of_a_kill(), "stock": stock})}
+
+    assert rows["spans", "lost of what was sealed"] == ("0", "-")
+    assert rows["spans", "died unsealed with the process"] == ("7", "-")
+    assert rows["spans", "lost"] == ("7", "7")
+    assert rows["metrics", "died uncollected with the process"] == ("20", "-")
+    assert json.dumps(as_data(stock))
+
+
+def test_the_application_is_killed_in_the_middle_of_the_outage():
+    """And comes back before the collector does."""
+    plan = Plan(seconds=45, outage=20)
+    acts = [plan.act(moment).name for moment in (0, 12, 20.1, 22, 31, 46)]
+
+    assert acts == ["warm-up", "outage", "crash", "restart", "recovery", "drain"]
+    assert "crash" not in {dataclasses.replace(plan, kills_app=False).act(moment / 4).name for moment in range(200)}
+
+
+def test_a_note_can_be_read_by_others_at_once(tmp_path):
+    """Nothing has to be closed or flushed, for which a kill leaves no time."""
+    notebook = Notebook(tmp_path / "notes")
+    notebook.note(7, 30)
+
+    assert read_note(tmp_path / "notes") == (7, 30)
+
+
 @pytest.mark.slow
-def test_a_short_performance_balances(tmp_path):
-    """Real processes, a real kill of the collector, and exit code 0."""
+@pytest.mark.parametrize("kill", [True, False], ids=["kill", "no kill"])
+def test_a_short_performance_balances(tmp_path, kill):
+    """Real processes, a real kill of the collector and of the application, and exit code 0."""
     figures = tmp_path / "figures.json"
     command = [
         sys.executable,
         "-m",
         "demo",
         "--seconds",
-        "6",
+        "8",
         "--outage",
-        "2",
+        "4",
         "--rate",
         "50",
         "--plain",
         "--json",
         figures,
+        *([] if kill else ["--no-kill"]),
     ]
 
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=60)
@@ -96,4 +220,9 @@ def test_a_short_performance_balances(tmp_path):
     assert "The books balance" in done.stdout
     played = json.loads(figures.read_text())
     assert played["balanced"]
-    assert played["ours"]["spans"]["lost"] == played["ours"]["logs"]["lost"] == 0
+    for signal in ("spans", "logs"):
+        fates = played["ours"][signal]
+        assert fates["lost_of_sealed"] == 0
+        assert fates["lost"] == fates["died_unsealed"]
+        assert (fates["recovered"] > 0) is kill
+        assert kill or fates["died_unsealed"] == 0
