@@ -63,7 +63,7 @@ class Kind(enum.Enum):
 # What a crash leaves behind by rights.
 _NOTES: Final = (Kind.TORN,)
 # What a new segment with the good records mends.
-REPAIRABLE: Final = (Kind.HEAD, Kind.NOTHING, Kind.ACKS, Kind.RECORD, Kind.PAYLOAD, Kind.TRAILER)
+REPAIRABLE: Final = (Kind.HEAD, Kind.ACKS, Kind.RECORD, Kind.PAYLOAD, Kind.TRAILER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +176,7 @@ def check_owner(filesystem: Filesystem, owner: Owner, report: Report, step: Any 
     if owner.state == "unreadable":
         yield Finding(kind=Kind.UNREADABLE, file=owner.name, text="the folder cannot be read; run this as its owner")
     expected: dict[tuple[Signal, Lane], tuple[int, int] | None] = {}
+    headless: set[tuple[Signal, Lane]] = set()
     for name in owner.segments:
         stream = (name.signal, name.lane)
         place = os.path.join(owner.name, str(name))
@@ -190,16 +191,21 @@ def check_owner(filesystem: Filesystem, owner: Owner, report: Report, step: Any 
             continue
         try:
             seen = glimpse(file, name)
-            yield from _missing(expected.get(stream), name, seen, place)
+            if stream not in headless:
+                yield from _missing(expected.get(stream), name, seen, place)
+            headless.discard(stream)
             expected[stream] = (name.number + 1, seen.found.end)
             report.segments += 1
             report.records += len(seen.found.records)
             report.bytes += seen.size
             yield from check_segment(file, seen, place)
         except UnbornError as error:
+            headless.add(stream)
             yield Finding(kind=Kind.TORN, file=place, offset=0, text=str(error))
         except DamageError:
-            text = "neither a head nor a record; how many items there were is not known"
+            # As an heir sees it: most likely everything in it was done.
+            headless.add(stream)
+            text = "neither a head nor a record; whether there were any items is not known"
             yield Finding(kind=Kind.NOTHING, file=place, offset=0, text=text)
         except VersionError as error:
             expected[stream] = None
@@ -239,7 +245,7 @@ def check_segment(file: File, seen: Glimpse, place: str) -> Iterator[Finding]:
             read_payload(file, offset, header)
         except DamageError as error:
             items = 0 if header.sequence in seen.done else header.items
-            text = f"{error} (batch {header.batch_id})"
+            text = f"{str(error).removeprefix('payload: ')} (batch {header.batch_id})"
             yield Finding(kind=Kind.PAYLOAD, file=place, offset=offset, items=items, text=text)
             continue
         end = offset + header.size
@@ -263,10 +269,10 @@ def _check_gaps(seen: Glimpse, place: str) -> Iterator[Finding]:
             offset = max((start for start, end in found.damaged if end <= before), default=before)
             costs[offset] = costs.get(offset, 0) + lost
     for start, end in found.damaged:
-        text = f"{end - start} bytes are no record"
+        text = f"{end - start:,} bytes are no record"
         yield Finding(kind=Kind.RECORD, file=place, offset=start, items=costs.pop(start, 0), text=text)
     if found.torn_bytes and torn_at not in costs:
-        text = f"the last write was cut off ({found.torn_bytes} bytes); nothing had been promised"
+        text = f"the last write was cut off ({found.torn_bytes:,} bytes); nothing had been promised"
         yield Finding(kind=Kind.TORN, file=place, offset=torn_at, text=text)
     for offset, items in costs.items():
         yield Finding(kind=Kind.RECORD, file=place, offset=offset, items=items, text="records are missing here")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from surgetank.model import Clock
-from surgetank.spool.check import REPAIRABLE, Finding, Kind, Report, check_owner, check_segment
+from surgetank.spool.check import REPAIRABLE, Finding, Report, check_owner, check_segment
 from surgetank.spool.filesystem import File, Filesystem
 from surgetank.spool.folder import LOCK_NAME, SegmentName
 from surgetank.spool.inspect import BACKUP_PREFIX, Glimpse, Owner, Progress, glimpse, no_progress, owners, read_payload
@@ -125,8 +125,7 @@ def _examine(filesystem: Filesystem, owner: Owner, repair: Repair) -> None:
         findings = by_file.get(f"{owner.name}/{name}")
         if findings:
             patient = Patient(owner, name, findings, lost_items=sum(finding.items for finding in findings))
-            if all(finding.kind is not Kind.NOTHING for finding in findings):
-                _count(filesystem, patient)
+            _count(filesystem, patient)
             repair.patients.append(patient)
 
 
@@ -205,10 +204,7 @@ def _repair_one(filesystem: Filesystem, repair: Repair, patient: Patient, clock:
         kept = os.path.join(folder, str(patient.name))
         _copy(filesystem, original, kept)
         filesystem.sync_folder(folder)
-        if any(finding.kind is Kind.NOTHING for finding in patient.findings):
-            filesystem.unlink(original)
-        else:
-            _replace(filesystem, patient, original, kept + ".new")
+        _replace(filesystem, patient, original, kept + ".new")
         filesystem.sync_folder(patient.owner.path)
     except (OSError, DamageError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
