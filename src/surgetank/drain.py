@@ -177,7 +177,7 @@ class _Line:
         elif rest > PATIENCE and not self._stopped:
             self._stopped = f"the endpoint asks for {rest:.0f} s of patience"
         self.is_over = self.is_over or bool(self._stopped)
-        return rest
+        return 0.0 if self.is_over else rest
 
     def delivery(self) -> Delivery:
         """Return the books so far."""

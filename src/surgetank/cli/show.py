@@ -265,8 +265,10 @@ def deliveries(found: Mapping[Signal, Delivery], planned: Survey) -> None:
     for signal, each in found.items():
         for reason, items in each.books.dropped.items():
             console.print(f"[red]{signal.value}[/]: {counted(items, 'item')} lost: {reason}")
-        if each.stopped:
-            console.print(f"[yellow]{signal.value}[/]: {escape(each.stopped)}; what is left stays in the spool")
+    for reason in dict.fromkeys(each.stopped for each in found.values() if each.stopped):
+        # An endpoint that is gone is gone for all.
+        signals = ", ".join(signal.value for signal, each in found.items() if each.stopped == reason)
+        console.print(f"[yellow]{signals}[/]: {escape(reason)}; what is left stays in the spool")
 
 
 def repairs(found: Repair, *, is_applied: bool) -> None:
