@@ -2,7 +2,8 @@
 
 Owns: the folder `dead-letters`, as far as this process writes to it.
 Threads: the delivery threads; the folder's lock guards it.
-Invariants: the letters of all processes together take at most the configured bytes, but for the one just written.
+Invariants: the letters of all processes together take at most the configured bytes, but for what is written in the
+same instant; that a letter cannot be kept troubles nothing else that is stored.
 
 A letter is one line of JSON (what it is, who refused it and why), a line feed, and the batch's body as it was
 sent, or encrypted where the spool is. Nothing sends it again; `surgetank spool export --dead-letters` shows it.
@@ -11,7 +12,9 @@ sent, or encrypted where the spool is. Nothing sends it again; `surgetank spool 
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections.abc import Mapping
 from typing import Any, Final
 
 from surgetank.model import Batch, Lane, Signal, Verdict
@@ -21,6 +24,11 @@ from surgetank.spool.folder import DEAD_LETTERS, Folder
 LETTER_SUFFIX: Final = ".letter"
 # Letters are small, and each costs a name: so many are kept however few bytes they take.
 LETTERS_MAX: Final = 1000
+_KINDS: Final[Mapping[tuple[str, ...], type | tuple[type, ...]]] = {
+    ("batch_id", "signal", "lane", "encoding", "status", "reason", "key_id"): str,
+    ("items", "raw_size", "stored"): int,
+    ("created", "buried"): (int, float),
+}
 
 
 class DeadLetters:
@@ -30,6 +38,7 @@ class DeadLetters:
         self._folder = folder
         self._cipher = cipher
         self._path = os.path.join(folder.path, DEAD_LETTERS)
+        self._has_failed = False
 
     def bury(self, batch: Batch, refusal: Verdict) -> None:
         """Keep a batch with the reason of its refusal; if that cannot be done, it is only counted."""
@@ -40,22 +49,44 @@ class DeadLetters:
                 return
             payload, key_id = (batch.body, "") if self._cipher is None else self._cipher.encrypt(batch)
             now = folder.clock.now()
-            data = json.dumps(describe(batch, refusal, key_id=key_id, buried=now)).encode() + b"\n" + payload
+            said = describe(batch, refusal, key_id=key_id, buried=now, stored=len(payload))
+            data = json.dumps(said).encode() + b"\n" + payload
+            if len(data) > limit:
+                return
             # The time first, so that the oldest sort first.
             name = f"{int(now * 1000):015d}-{os.getpid()}-{batch.id}{LETTER_SUFFIX}"
             try:
                 folder.filesystem.make_folder(folder.path)
                 folder.filesystem.make_folder(self._path)
-                file = folder.filesystem.create(os.path.join(self._path, name))
-                try:
-                    file.write_at(0, data)
-                finally:
-                    file.close()
-                self._prune(limit)
+                self._make_room(limit - len(data))
+                self._write(os.path.join(self._path, name), data)
+            except FileExistsError:
+                pass  # It is buried already.
             except OSError as error:
-                folder.failed(error)
+                self._fail(error)
+            else:
+                self._has_failed = False
 
-    def _prune(self, limit: int) -> None:
+    def _fail(self, error: OSError) -> None:
+        # Not `folder.failed`: the folder of the letters says nothing of the disk that telemetry is stored on.
+        if not self._has_failed:
+            self._has_failed = True
+            reason = error.strerror or type(error).__name__
+            self._folder.say(logging.WARNING, f"dead letters cannot be kept at {self._path} ({reason})")
+
+    def _write(self, path: str, data: bytes) -> None:
+        filesystem = self._folder.filesystem
+        file = filesystem.create(path)
+        try:
+            file.write_at(0, data)
+        except OSError:
+            file.close()
+            filesystem.unlink(path)
+            raise
+        file.close()
+
+    def _make_room(self, limit: int) -> None:
+        """Remove the oldest letters until they take no more than so many bytes, and another one may be added. Raises OSError."""
         filesystem = self._folder.filesystem
         names = sorted(name for name in filesystem.names(self._path) if name.endswith(LETTER_SUFFIX))
         sizes = {}
@@ -65,7 +96,7 @@ class DeadLetters:
             except FileNotFoundError:
                 pass  # A sibling was quicker.
         total = sum(sizes.values())
-        while len(sizes) > 1 and (total > limit or len(sizes) > LETTERS_MAX):
+        while sizes and (total > limit or len(sizes) >= LETTERS_MAX):
             oldest = next(iter(sizes))
             total -= sizes.pop(oldest)
             try:
@@ -74,7 +105,7 @@ class DeadLetters:
                 pass
 
 
-def describe(batch: Batch, refusal: Verdict, *, key_id: str, buried: float) -> dict[str, Any]:
+def describe(batch: Batch, refusal: Verdict, *, key_id: str, buried: float, stored: int) -> dict[str, Any]:
     """Return a letter's first line as data."""
     return {
         "version": 1,
@@ -89,6 +120,7 @@ def describe(batch: Batch, refusal: Verdict, *, key_id: str, buried: float) -> d
         "status": refusal.cause,
         "reason": refusal.message,
         "key_id": key_id,
+        "stored": stored,
     }
 
 
@@ -100,20 +132,23 @@ def parse(data: bytes) -> tuple[dict[str, Any], Batch]:
         ValueError: The bytes are no letter.
     """
     line, feed, payload = data.partition(b"\n")
-    said: dict[str, Any] = json.loads(line)
-    if not feed or said.get("version") != 1:
+    said = json.loads(line)
+    if not feed or not isinstance(said, dict) or said.get("version") != 1:
         raise ValueError("this is no dead letter of version 1")
-    try:
-        batch = Batch(
-            id=said["batch_id"],
-            signal=Signal(said["signal"]),
-            lane=Lane(said["lane"]),
-            items=said["items"],
-            body=payload,
-            raw_size=said["raw_size"],
-            encoding=said["encoding"],
-            created=said["created"],
-        )
-    except KeyError as error:
-        raise ValueError(f"the letter says nothing of {error}") from None
+    for names, kinds in _KINDS.items():
+        for name in names:
+            if not isinstance(said.get(name), kinds):
+                raise ValueError(f"the letter does not say what {name} is")  # noqa: TRY004  # The bytes are wrong, not the caller.
+    if said["stored"] != len(payload):
+        raise ValueError(f"the letter holds {len(payload)} of {said['stored']} bytes")
+    batch = Batch(
+        id=said["batch_id"],
+        signal=Signal(said["signal"]),
+        lane=Lane(said["lane"]),
+        items=said["items"],
+        body=payload,
+        raw_size=said["raw_size"],
+        encoding=said["encoding"],
+        created=said["created"],
+    )
     return said, batch

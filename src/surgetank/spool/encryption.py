@@ -39,9 +39,14 @@ class Cipher:
 
     def __init__(self, text: str) -> None:
         self._keys: dict[str, Any] = {}
+        if not isinstance(text, str):
+            raise ConfigError("spool.encryption_key", "…", _PERMITTED)
         for line in text.splitlines():
             if line.strip() and not line.lstrip().startswith("#"):
                 key_id, key = _parse(line.strip())
+                if key_id in self._keys:
+                    # What was encrypted with the one would be taken for damaged with the other.
+                    raise ConfigError("spool.encryption_key", "…", f"one key of each name; there are two of {key_id!r}")
                 self._keys[key_id] = key
         if not self._keys:
             raise ConfigError("spool.encryption_key", "…", _PERMITTED)
