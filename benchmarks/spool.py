@@ -62,7 +62,7 @@ def disk(folder: str, durability: str = "os") -> Disk:
     return Disk(settings, OsFilesystem(), SystemClock())
 
 
-def appending(kind: str, folder: str) -> tuple[Callable[[Batch], Any], Callable[[Any], None]]:
+def appending(kind: str, folder: str) -> tuple[Callable[[Batch], Any], Callable[[Any], Any]]:
     """Return how a batch is stored and acknowledged."""
     if kind.startswith("sqlite"):
         base = sqlite3.connect(os.path.join(folder, "queue.db"), isolation_level=None)
@@ -72,7 +72,7 @@ def appending(kind: str, folder: str) -> tuple[Callable[[Batch], Any], Callable[
         insert = "INSERT INTO queue (batch, items, body) VALUES (?, ?, ?)"
         return (
             lambda b: base.execute(insert, (b.id, b.items, b.body)).lastrowid,
-            lambda row: base.execute("DELETE FROM queue WHERE id = ?", (row,)) and None,
+            lambda row: base.execute("DELETE FROM queue WHERE id = ?", (row,)),
         )
     spool = disk(folder, kind).spools[Signal.SPANS]
     if kind == "disk":

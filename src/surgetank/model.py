@@ -19,6 +19,8 @@ from typing import Final, Protocol
 
 # As a number of seconds: until woken. As a moment: never by itself.
 FOREVER: Final = float("inf")
+# The offer number of what was offered to another process, or is safe on disk alone: no flush waits for it.
+FAR: Final = 2**62
 # As the rest that a step asks for: none at all, not even to let other threads run.
 PRESSING: Final = -1.0
 

@@ -14,9 +14,9 @@ from typing import Final
 
 from surgetank.buffer.buffer import Buffer
 from surgetank.config import Persist
-from surgetank.model import BATCH_OVERHEAD, Clock, DropReason, HeldBatch, Lane, Verdict
+from surgetank.model import BATCH_OVERHEAD, FAR, Clock, DropReason, HeldBatch, Lane, Verdict
 from surgetank.spool.dead_letters import DeadLetters
-from surgetank.spool.spool import FAR, Remainder, Spool
+from surgetank.spool.spool import Remainder, Spool
 
 # With durability `memory` nothing is written ahead; from this fill on, the oldest batches go to disk.
 SPILL_AT: Final = 0.5

@@ -66,7 +66,7 @@ class Tank:
         persistence_enabled: False: nothing is stored, whatever the signals' own settings say.
         shutdown_timeout: Seconds for all signals together. Default 5.
         metric_export_interval: Seconds between metric collections. Default 60.
-        is_critical: Decides which spans (`ReadableSpan`) and log records (`LogItem`) go into the
+        is_critical: Decides which spans (`SpanFields`) and log records (`LogItem`) go into the
             critical lane; default: status ERROR, severity ERROR and above.
         handle_sigterm: Whether to deliver what is held when a SIGTERM would simply kill. Default yes.
         is_threaded: False: nothing happens by itself; `force_flush` and `shutdown` do all work on their caller's
@@ -302,7 +302,7 @@ class Tank:
         return Disk(settings, filesystem or OsFilesystem(), self._clock)
 
     def _wake_keeper(self) -> None:
-        if not self._is_kept:
+        if self._disk is not None and not self._is_kept:
             self._is_kept = True
             self._keeper.wake()
 

@@ -33,7 +33,7 @@ from surgetank.buffer.flush import Flush
 from surgetank.buffer.intake import CHARGED_ONCE_MAX, Entry, Intake
 from surgetank.buffer.queue import BatchQueue
 from surgetank.config import SignalLimits
-from surgetank.model import FOREVER, BreakerState, DropReason, HeldBatch, Lane, SignalStats, StoredRecord
+from surgetank.model import FAR, FOREVER, BreakerState, DropReason, HeldBatch, Lane, SignalStats, StoredRecord
 
 # At most so many bytes of objects are encoded at a time; of a tiny budget, a sixteenth.
 SLICE_BYTES: Final = 256 * 1024
@@ -352,6 +352,7 @@ class Buffer:
             for reason, items in lost.items():
                 self._books.spooled -= items
                 self._books.drop(reason, items)
+                self._tell_flushes_of_loss(0)
             self._check_flushes()
 
     def queued(self) -> list[HeldBatch]:
@@ -400,7 +401,8 @@ class Buffer:
             for part in reversed(parts):
                 self._queue.put_back(part)
             if rejected:
-                self._tell_flushes_of_loss(held.first_seq)
+                # What was read from disk may have been offered before any flush.
+                self._tell_flushes_of_loss(0 if held.first_seq == FAR else held.first_seq)
             self._check_flushes()
             return True
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from surgetank.errors import SpoolKeyError
-from surgetank.model import Batch, DropReason, HeldBatch, Lane, Signal, StoredRecord
+from surgetank.model import FAR, Batch, DropReason, HeldBatch, Lane, Signal, StoredRecord
 from surgetank.spool.encryption import Cipher
 from surgetank.spool.folder import Estate, Folder, SegmentName
 from surgetank.spool.record import DamageError, Head, VersionError
@@ -31,8 +31,6 @@ from surgetank.spool.segment import SLOTS, Record, Segment
 
 # An open segment is sealed at this age (seconds), so that age limits have something to hold on to.
 SEGMENT_MAX_AGE: Final = 600.0
-# The offer number of what was offered to another process, or is safe on disk: no flush waits for it.
-FAR: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True)
