@@ -9,10 +9,16 @@ import random
 import pytest
 
 from fakes.lives import Journal, Life, live
+from fakes.spools import numbered_names
 from surgetank.testing import ManualClock
 from surgetank.testing.filesystem import MemoryFilesystem, Stopped
 
 START = 1_000_000.0
+
+
+@pytest.fixture(autouse=True)
+def _same_names_in_every_run(monkeypatch):
+    monkeypatch.setattr("surgetank.spool.folder.os.urandom", numbered_names())
 
 
 def lived(stop_at, durability="os"):

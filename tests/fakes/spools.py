@@ -1,6 +1,7 @@
 """Disks in memory, and processes that come and go on them."""
 
 import copy
+import itertools
 import threading
 
 from fakes.batches import batch
@@ -94,6 +95,12 @@ class Process:
     def segments(self):
         """Return the paths of all segment files."""
         return sorted(path for path in self.filesystem.files if path.endswith(".segment"))
+
+
+def numbered_names():
+    """Return what makes the names of folders the same in every run; in place of `os.urandom`."""
+    numbers = itertools.count(1)
+    return lambda size: next(numbers).to_bytes(size, "big")
 
 
 class _Forgotten:

@@ -6,13 +6,14 @@ and taken back. Limits are tiny, so that segments are sealed, emptied, evicted a
 
 import errno
 import logging
+from unittest.mock import patch
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fakes.batches import batch
-from fakes.spools import KIB, Process
+from fakes.spools import KIB, Process, numbered_names
 from surgetank.model import HeldBatch, Lane
 from surgetank.spool.spool import Remainder
 from surgetank.testing import ManualClock
@@ -48,9 +49,13 @@ class Stored:
 class SpoolMachine(RuleBasedStateMachine):
     """At most three processes at a time."""
 
-    @initialize()
-    def begin(self):
+    @initialize(may_fail=st.booleans(), may_flip=st.booleans(), count=st.integers(1, 3))
+    def begin(self, may_fail, may_flip, count):
+        # Where nothing fails, more can be said.
+        self.may_fail, self.most_flips = may_fail, 3 if may_flip else 0
         logging.getLogger("surgetank.spool").disabled = True
+        self.names = patch("surgetank.spool.folder.os.urandom", numbered_names())
+        self.names.start()
         self.disk = MemoryFilesystem()
         self.clock = ManualClock()
         self.processes = []
@@ -64,7 +69,8 @@ class SpoolMachine(RuleBasedStateMachine):
         self.repeats = 0
         self.has_failed = False
         self.number = 0
-        self.enter(Process(self.disk.process(), self.clock, **LIMITS))
+        for _ in range(count):
+            self.start()
 
     def enter(self, process):
         self.processes.append(process)
@@ -116,6 +122,29 @@ class SpoolMachine(RuleBasedStateMachine):
                 each = self.add(process, items, record, name)
                 if is_spilled:
                     self.let_go(each)
+
+    @rule(
+        who=st.integers(0, 2),
+        count=st.integers(3, 14),
+        acked=st.integers(0, (1 << 14) - 1),
+        spilled=st.integers(0, (1 << 14) - 1),
+        lane=st.sampled_from(Lane),
+    )
+    def append_many(self, who, count, acked, spilled, lane):
+        """Over several segments, some of which are done as a whole, some in places, some not at all."""
+        process = self.one(who)
+        added = []
+        for n in range(count):
+            name = self.new_name()
+            items = n % MOST_ITEMS + 1
+            record = process.append(name, items, size=10 + 37 * n, lane=lane)
+            if record is not None:
+                added.append((n, self.add(process, items, record, name)))
+        for n, each in added:
+            if acked >> n & 1:
+                self.acknowledge(each)
+            elif spilled >> n & 1:
+                self.let_go(each)
 
     @precondition(has_in_hand)
     @rule(which=st.integers(0, 99), attempts=st.integers(0, 2), delay=st.sampled_from([0.0, 5.0]))
@@ -252,7 +281,24 @@ class SpoolMachine(RuleBasedStateMachine):
                     each.is_memory_only = True
                 each.owner = each.record = each.held = each.remainder = None
 
-    @precondition(lambda self: len(self.flipped) < 3)
+    @rule(
+        who=st.integers(0, 2),
+        is_orderly=st.booleans(),
+        count=st.integers(0, 6),
+        flips=st.integers(0, 2),
+        which=st.integers(0, 99),
+        where=st.integers(0, 1 << 20),
+    )
+    def succeed(self, who, is_orderly, count, flips, which, where):
+        """One ends, something is damaged, and another one takes over at once."""
+        self.leave(self.one(who), is_orderly=is_orderly)
+        for n in range(min(flips, self.most_flips - len(self.flipped))):
+            self.flip(which + n, where * (n + 1), (which + n) % 8)
+        self.start()
+        self.processes[-1].adopt()
+        self.lease(-1, count, True)
+
+    @precondition(lambda self: len(self.flipped) < self.most_flips)
     @rule(which=st.integers(0, 99), where=st.integers(0, 1 << 20), bit=st.integers(0, 7))
     def flip(self, which, where, bit):
         """Damage a byte of a dead owner's segment, one in each at most."""
@@ -270,7 +316,7 @@ class SpoolMachine(RuleBasedStateMachine):
             self.flipped.append(files[path])
             self.disk.flip(path, where % len(files[path].data), 1 << bit)
 
-    @precondition(lambda self: not any(fault.times for fault in self.disk.faults))
+    @precondition(lambda self: self.may_fail and not any(fault.times for fault in self.disk.faults))
     @rule(
         operation=st.sampled_from(
             ["write", "write", "truncate", "unlink", "create", "rename", "read", "open", "names", "make_folder", "*"]
@@ -283,6 +329,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.has_failed = True
         self.disk.faults.append(Fault(operation, number, times, torn=torn))
 
+    @precondition(lambda self: self.may_fail)
     @rule()
     def recover(self):
         self.disk.faults.clear()
@@ -294,6 +341,11 @@ class SpoolMachine(RuleBasedStateMachine):
             expected = process.recovered + self.spilled[process] - self.leased[process] - sum(process.lost.values())
             assert process.spool.available_items() == expected
             assert process.spool.has_available <= (expected > 0)
+
+    @invariant()
+    def nothing_is_damaged_that_nobody_has_damaged(self):
+        for process in getattr(self, "processes", ()):
+            assert self.flipped or self.has_failed or "damaged" not in process.lost
 
     @invariant()
     def every_byte_is_counted(self):
@@ -321,6 +373,13 @@ class SpoolMachine(RuleBasedStateMachine):
     def teardown(self):
         if not hasattr(self, "processes"):
             return
+        try:
+            self.end_all()
+        finally:
+            self.names.stop()
+            logging.getLogger("surgetank.spool").disabled = False
+
+    def end_all(self):
         self.disk.faults.clear()
         while self.processes:
             self.leave(self.processes[0], is_orderly=False)
@@ -332,6 +391,7 @@ class SpoolMachine(RuleBasedStateMachine):
             self.acknowledge(each)
         self.what_waits_is_what_was_found_and_let_go_and_neither_taken_nor_lost()
         self.repetitions_are_accounted_for()
+        self.nothing_is_damaged_that_nobody_has_damaged()
         assert last.spool.available_items() == 0
         assert last.disk.folder.used_bytes == 0
         self.leave(last, is_orderly=True)
@@ -342,7 +402,6 @@ class SpoolMachine(RuleBasedStateMachine):
             most = len(self.flipped) * MOST_ITEMS * (1 if len(self.flipped) < 2 else SLOTS)
             assert self.lost <= missing + most, "counted and not lost"
             assert [path for path in self.disk.files if path.endswith(".segment")] == []
-        logging.getLogger("surgetank.spool").disabled = False
 
 
 def estates(process):
@@ -350,4 +409,4 @@ def estates(process):
 
 
 TestSpoolMachine = SpoolMachine.TestCase
-TestSpoolMachine.settings = settings(max_examples=60, stateful_step_count=50, deadline=None, derandomize=True)
+TestSpoolMachine.settings = settings(max_examples=250, stateful_step_count=40, deadline=None, derandomize=True)
