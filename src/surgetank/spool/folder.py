@@ -319,10 +319,10 @@ class Folder:
         return True
 
     def _is_gone(self, path: str) -> bool:
-        # Removed just now, or renamed by another heir: nobody lives there.
+        # Removed just now, or renamed by another heir, or no folder at all: nobody lives there.
         try:
             self.filesystem.names(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return True
         except OSError:
             pass
