@@ -116,6 +116,21 @@ def test_the_next_process_delivers_what_a_killed_one_had_sealed():
     assert not segments(heir)
 
 
+def test_replay_begins_slowly():
+    """A fleet that starts again must not push the collector over."""
+    dead = rig(otherwise=silence())
+    for first in range(0, 200, 10):
+        dead.offer(*range(first, first + 10))
+        dead.seal()
+    heir = heir_of(dead)
+    began = heir.clock.monotonic()
+
+    heir.deliver()
+
+    assert len(heir.sender.sent) == 20
+    assert 1.0 < heir.clock.monotonic() - began < 4.0
+
+
 def test_replay_holds_one_batch_in_memory():
     """However much there is on disk."""
     dead = rig(otherwise=silence())

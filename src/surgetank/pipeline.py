@@ -285,7 +285,11 @@ class Pipeline:
 
     def tend(self) -> None:
         """Do for the spool what is due from time to time, and have what waits on disk sent."""
+        recovered = self._buffer.recovered
         self._reservoir.tend()
+        if self._buffer.recovered > recovered:
+            # Whoever left it met an outage, or a crash that the whole fleet may have met.
+            self._worker.begin_slowly()
         if self._reservoir.has_backlog and not self.is_shut_down:
             self._delivery_loop.wake()
 

@@ -369,6 +369,11 @@ class Buffer:
             return True
 
     @property
+    def recovered(self) -> int:
+        """Items that were found on disk so far. A look without the lock."""
+        return self._books.recovered
+
+    @property
     def fill(self) -> float:
         """How full memory is, in items or bytes, whichever is more; 1 is full. A look without the lock."""
         books, limits = self._books, self._limits

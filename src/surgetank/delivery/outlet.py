@@ -91,6 +91,10 @@ class Outlet:
         self._backoff_until = min(self._backoff_until, now)
         self.breaker.hasten(now)
 
+    def begin_slowly(self) -> None:
+        """Speed up step by step: there is a backlog of another process, and every process of a fleet may have one."""
+        self.pacer.begin()
+
     def relax(self) -> None:
         """Nobody waits any more."""
         self._hurried = False

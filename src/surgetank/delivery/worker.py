@@ -154,6 +154,11 @@ class Worker:
             if deadline is not None:
                 self._deadline = deadline
 
+    def begin_slowly(self) -> None:
+        """Speed up step by step, as after an outage."""
+        with self._lock:
+            self._outlet.begin_slowly()
+
     def relax(self) -> None:
         """Nobody waits any more."""
         with self._lock:
