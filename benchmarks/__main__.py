@@ -133,6 +133,48 @@ def outage() -> list[Row]:
     return [("30 s outage at 450 spans/s, buffer sized for it", lost["stock"], lost["ours"], "0 lost")]
 
 
+def spool() -> list[Row]:
+    """What the disk costs; the column of the stock SDK, which has none, is sqlite3's (WAL)."""
+    kinds = {kind: measure("spool", what="append", kind=kind) for kind in ("os", "disk", "sqlite-off", "sqlite-full")}
+    with collector() as endpoint:
+        healthy = [measure("spool", what="cpu", endpoint=endpoint, rounds=15) for _ in range(3)]
+    share = statistics.median(result["spool_us"] / result["memory_us"] for result in healthy)
+    traffic = statistics.median(result["disk_bytes_a_span"] for result in healthy)
+    replay = measure("spool", what="replay", gigabytes=1.0)
+    starts = {gigabytes: measure("spool", what="start", gigabytes=gigabytes) for gigabytes in (0.0, 5.0)}
+
+    def cost(kind: str) -> str:
+        return f"{kinds[kind]['cpu_us']:.0f} µs, {kinds[kind]['p99_us']:.0f} µs"
+
+    return [
+        (
+            "process CPU per span with the spool, as a ratio to memory only; bytes that reach the disk per span",
+            "-",
+            f"{share:.2f}; {traffic:.1f} B",
+            "≤ 1.10",
+        ),
+        (
+            "a batch of 512 spans stored and acknowledged, durability `os`: CPU, p99 of the append",
+            f"sqlite3: {cost('sqlite-off')}",
+            cost("os"),
+            "",
+        ),
+        ("… durability `disk`, a group of one", f"sqlite3: {cost('sqlite-full')}", cost("disk"), ""),
+        (
+            "replay of 1 GiB: rate, growth of resident memory",
+            "-",
+            f"{replay['mib_a_second']:.0f} MiB/s, {replay['rss_growth_mb']:.1f} MB",
+            "bounded by what is in flight",
+        ),
+        (
+            "start with a backlog of 0 / 5 GiB; growth of resident memory when all of it is adopted",
+            "-",
+            f"{starts[0.0]['start_ms']:.1f} ms / {starts[5.0]['start_ms']:.1f} ms; {starts[5.0]['rss_growth_mb']:.1f} MB",
+            "constant",
+        ),
+    ]
+
+
 def imports() -> list[Row]:
     """Import time."""
     results = [measure("imports") for _ in range(10)]
@@ -149,7 +191,7 @@ def imports() -> list[Row]:
 
 
 FIGURES: dict[str, Callable[[], list[Row]]] = {
-    figure.__name__: figure for figure in (cpu, tail, memory, large, deadlines, outage, imports)
+    figure.__name__: figure for figure in (cpu, tail, memory, large, deadlines, outage, spool, imports)
 }
 
 

@@ -7,9 +7,11 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from benchmarks.workload import MODES
@@ -22,12 +24,21 @@ def measure(module: str, **options: Any) -> dict[str, Any]:
         command += [f"--{name.replace('_', '-')}", str(value)]
     # Installed packages have their bytecode beside them; so shall we, or imports would measure the compiler.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    # The stock exporters log every failure; that is known and not what is measured.
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    # Not in the system's temporary folder, which may be in memory, and which no spool takes.
+    with tempfile.TemporaryDirectory(prefix="surgetank-bench-", dir=_place()) as folder:
+        environment["SURGETANK_SPOOL_DIR"] = f"{folder}/spool"
+        # The stock exporters log every failure; that is known and not what is measured.
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def _place() -> Path:
+    place = Path.home() / ".cache"
+    place.mkdir(exist_ok=True)
+    return place
 
 
 def rounds(module: str, count: int, modes: tuple[str, ...] = MODES, **options: Any) -> dict[str, list[dict[str, Any]]]:

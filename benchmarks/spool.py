@@ -1,6 +1,6 @@
 """The spool beside sqlite3 in WAL mode: a batch's cost by durability, replay, start time and memory against backlog.
 
-Run as `python -m benchmarks.spool --what append|replay|start|cpu ...`; prints one JSON line.
+Run by `python -m benchmarks spool`; prints one JSON line.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ import argparse
 import json
 import os
 import resource
-import shutil
 import sqlite3
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -229,7 +227,7 @@ def surgetank_free() -> Any:
 
 
 def main() -> None:
-    """Measure one thing in a folder that is removed afterwards."""
+    """Measure one thing in the folder that `processes.measure` has made and removes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--what", choices=("append", "replay", "start", "cpu"), required=True)
     parser.add_argument("--kind", choices=("os", "disk", "sqlite-off", "sqlite-full"), default="os")
@@ -240,14 +238,9 @@ def main() -> None:
     parser.add_argument("--spans", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
-    # Not in the system's temporary folder, which may be in memory.
-    place = Path.home() / ".cache"
-    place.mkdir(exist_ok=True)
-    folder = tempfile.mkdtemp(prefix="surgetank-bench-", dir=place)
-    try:
-        print(json.dumps(globals()[given.what](given, folder)), flush=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    folder = os.environ["SURGETANK_SPOOL_DIR"]
+    os.makedirs(folder, mode=0o700)
+    print(json.dumps(globals()[given.what](given, folder)), flush=True)
     # Without a shutdown, which is measured elsewhere.
     os._exit(0)
 

@@ -307,3 +307,19 @@ def test_an_ack_whose_record_is_not_there_counts_for_nothing():
     assert (heir.recovered, heir.lost) == (6, {"damaged": 4})
     assert heir.drain() == ["0"]
     assert heir.spool.available_items() == 0
+
+
+def test_a_first_record_that_is_damaged_with_its_head_is_counted():
+    """The segment before it says with which sequence it began."""
+    process = Process(slots=SLOTS)
+    records = [process.spill(str(n), 2) for n in range(12)]
+    second = process.segments()[1]
+    process.die()
+    process.filesystem.flip(second, 0)
+    process.filesystem.flip(second, records[8].offset)
+
+    heir = heir_of(process)
+
+    assert sorted(heir.drain(), key=int) == [str(n) for n in range(12) if n != 8]
+    assert heir.recovered == 24
+    assert heir.lost == {"damaged": 2}

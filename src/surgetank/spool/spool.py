@@ -451,7 +451,8 @@ class Spool:
         if expected is None:
             return
         number, sequence = expected
-        if segment.head.number > number and segment.head.base > sequence:
+        # One after the other they join without a gap; a segment whose head had to be guessed may have lost its beginning.
+        if segment.head.number >= number and segment.head.base > sequence:
             missing = segment.head.base - sequence
             try:
                 segment.extend_back(sequence)
