@@ -27,7 +27,7 @@ from surgetank.spool.record import (
     read_head,
     read_slot,
 )
-from surgetank.spool.segment import Scan, guess_head, read_acks, scan
+from surgetank.spool.scan import Scan, guess_head, read_acks, scan
 from surgetank.spool.settings import state_folder
 
 BACKUP_PREFIX: Final = "backup-"
