@@ -224,7 +224,7 @@ def _unreadable(place: str, error: OSError) -> Finding:
 
 def _missing(expected: tuple[int, int] | None, name: SegmentName, seen: Glimpse, place: str) -> Iterator[Finding]:
     # Segments go in the order of their numbers, so one that is missing between two others was not done.
-    if expected is not None and name.number > expected[0] and seen.head.base > expected[1]:
+    if expected is not None and name.number >= expected[0] and seen.head.base > expected[1]:
         items = seen.head.base - expected[1]
         yield Finding(kind=Kind.MISSING, file=place, items=items, text="a segment before this one is missing")
 
