@@ -46,6 +46,8 @@ PAYLOAD_MAX: Final = 256 * 1024 * 1024
 # sequence, items; then the CRC.
 _MARK: Final = struct.Struct("<QI")
 SLOT_SIZE: Final = _MARK.size + _CRC.size
+# Not zeroes: file systems that store those as holes would need room for the acks when it is too late.
+FREE_SLOT: Final = b"\xff" * SLOT_SIZE
 TRAILER_SIZE: Final = SLOT_SIZE
 # Two kinds of marks have the same form; the start of their checksums tells them apart.
 _SLOT_SEED: Final = 0x41434B45
@@ -77,7 +79,7 @@ class Head:
     number: int
     """Ascending within one owner, signal and lane."""
     base: int
-    """The sequence of the first item that was ever in this segment."""
+    """The sequence of the first item that was ever in this segment; 0 when that is not known any more."""
     floor: int
     """Everything below is done."""
     end: int = 0

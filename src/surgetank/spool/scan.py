@@ -14,6 +14,7 @@ from typing import Final
 from surgetank.model import Lane, Signal
 from surgetank.spool.filesystem import File
 from surgetank.spool.record import (
+    FREE_SLOT,
     HEAD_SIZE,
     RECORD_HEADER_MAX,
     RECORD_MAGIC,
@@ -140,13 +141,18 @@ def guess_head(file: File, signal: Signal, lane: Lane, number: int) -> Head:
     if first is None:
         raise DamageError("neither head nor record")
     header = read_record_header(file.read_at(first, RECORD_HEADER_MAX))
-    slots = (first - HEAD_SIZE) // SLOT_SIZE
+    slots, rest = divmod(first - HEAD_SIZE, SLOT_SIZE)
+    data = file.read_at(HEAD_SIZE, slots * SLOT_SIZE)
+    places = [data[place : place + SLOT_SIZE] for place in range(0, len(data), SLOT_SIZE)]
+    is_whole = rest == 0 and all(each == FREE_SLOT or read_slot(each) is not None for each in places)
     return Head(
         signal=signal,
         lane=lane,
         slots=slots,
         number=number,
-        base=header.sequence,
+        # With nothing but slots before it, this is the first record since the segment was made or emptied, and it is
+        # not known which; else there was one before it, and who knows the segment before this one knows how much is missing.
+        base=0 if is_whole else header.sequence,
         floor=header.sequence,
         created=header.created,
     )

@@ -19,6 +19,7 @@ from typing import Final
 from surgetank.model import Batch, HeldBatch, Lane, Signal
 from surgetank.spool.filesystem import File, Filesystem
 from surgetank.spool.record import (
+    FREE_SLOT,
     HEAD_SIZE,
     SLOT_SIZE,
     DamageError,
@@ -110,8 +111,7 @@ class Segment:
         """
         file = filesystem.create(path)
         try:
-            # Not zeroes: file systems that store those as holes would need room for the acks when it is too late.
-            file.write_at(0, write_head(head) + b"\xff" * (head.slots * SLOT_SIZE))
+            file.write_at(0, write_head(head) + FREE_SLOT * head.slots)
         except OSError:
             file.close()
             try:
