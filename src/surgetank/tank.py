@@ -234,9 +234,13 @@ class Tank:
         """Come to a state that can be copied; called by the fork hook."""
         if self._metric_reader is not None:
             self._metric_reader.before_fork()
+        if self._disk is not None:
+            self._disk.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on; called by the fork hook."""
+        if self._disk is not None:
+            self._disk.after_fork_in_parent()
         if self._metric_reader is not None:
             self._metric_reader.after_fork_in_parent()
 

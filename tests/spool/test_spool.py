@@ -423,3 +423,37 @@ def test_a_part_that_the_disk_did_not_take_cannot_wait_there_alone():
     assert not whole.is_done
     process.spool.ack(remainder)
     assert whole.is_done
+
+
+def test_a_newcomer_beyond_the_limit_stops_nobody_else():
+    """What cannot displace anything stays in memory; the disk is not taken to be broken."""
+    process = Process(max_bytes=256 * KIB)
+    while process.disk.folder.used_bytes < 200 * KIB:
+        process.spill("dear", size=8 * KIB, lane=Lane.CRITICAL)
+    assert process.append("plain", size=60 * KIB) is None
+
+    assert process.append("dear too", size=8 * KIB, lane=Lane.CRITICAL) is not None
+
+
+def test_a_segment_that_could_not_be_read_is_tried_again():
+    """After a minute."""
+    process = Process()
+    process.spill("a")
+    process.filesystem.faults.append(Fault("read", times=1, path=".segment"))
+    assert process.lease() is None
+    assert process.lease() is None
+
+    process.clock.advance(61)
+    process.spool.expire(process.clock.now())
+
+    assert process.drain() == ["a"]
+
+
+def test_a_fork_waits_for_what_is_going_on_on_the_disk():
+    """Or the child would inherit the lock of a folder that nobody knows it holds."""
+    process = Process()
+    process.disk.before_fork()
+    process.spill("a")
+    process.disk.after_fork_in_parent()
+
+    assert process.drain() == ["a"]

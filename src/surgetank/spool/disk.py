@@ -77,6 +77,14 @@ class Disk:
                 spool.close()
             self.folder.close()
 
+    def before_fork(self) -> None:
+        """Come to a state that can be copied."""
+        self.folder.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self.folder.after_fork_in_parent()
+
     def after_fork_in_child(self, *, is_closed: bool) -> None:
         """Start anew, with nothing of the parent's."""
         for spool in self.spools.values():

@@ -40,6 +40,8 @@ ORPHAN_PREFIX: Final = "orphan-"
 _NEW_PREFIX: Final = ".new-"
 DEAD_LETTERS: Final = "dead-letters"
 
+# How long a fork waits for a write or a sync to end (seconds).
+FORK_WAIT_MAX: Final = 0.2
 # How long (seconds) nothing is written after the disk has said no.
 RETRY_INTERVAL: Final = 5.0
 
@@ -177,16 +179,18 @@ class Folder:
         """
         Give up the oldest segments until `size` more bytes may be written.
 
-        Normal segments go first; critical ones only for a critical newcomer. Returns whether there is room.
+        Normal segments go first; critical ones only for a critical newcomer. Returns whether there is room within our share.
 
         Raises:
-            OSError: The volume cannot be asked how much is free.
+            OSError: The volume's reserve is reached, or it cannot be asked how much is free.
         """
         while self.used_bytes + size > self.share_bytes:
             victims = (Lane.NORMAL, Lane.CRITICAL) if lane is Lane.CRITICAL else (Lane.NORMAL,)
             if not self._evict_oldest(*victims):
                 return False
-        return self.filesystem.free_bytes(self._ensure_own().path) >= size + self.settings.reserve_bytes
+        if self.filesystem.free_bytes(self._ensure_own().path) < size + self.settings.reserve_bytes:
+            raise OSError(errno.ENOSPC, "the volume's reserve is reached")
+        return True
 
     def shrink_to_share(self) -> None:
         """Give up the oldest segments until we use no more than our share."""
@@ -398,6 +402,15 @@ class Folder:
             estate.lock.close()
         self._own = None
         self._orphans.clear()
+
+    def before_fork(self) -> None:
+        """Let what is going on end, so that the child does not inherit a lock that nobody else knows it holds; not for long."""
+        self._is_held_for_fork = self._lock.acquire(timeout=FORK_WAIT_MAX)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._is_held_for_fork:
+            self._lock.release()
 
     def after_fork_in_child(self) -> None:
         """Start anew: the parent's folders stay the parent's, whatever becomes of us."""

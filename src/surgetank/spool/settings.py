@@ -124,7 +124,7 @@ def resolve_spool(
         _refuse_shared("spool.dir" if given.dir is not None else "SURGETANK_SPOOL_DIR", path)
     max_bytes = int(numbers["max_mb"] * MEBIBYTE)
     return SpoolSettings(
-        path=os.path.abspath(path or default_folder(environment, outlets)),
+        path=os.path.abspath(os.path.expanduser(path or default_folder(environment, outlets))),
         max_bytes=max_bytes,
         max_age=numbers["max_age"],
         reserve_bytes=int(numbers["reserve_mb"] * MEBIBYTE),

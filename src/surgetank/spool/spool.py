@@ -31,6 +31,8 @@ from surgetank.spool.segment import SLOTS, Record, Segment
 
 # An open segment is sealed at this age (seconds), so that age limits have something to hold on to.
 SEGMENT_MAX_AGE: Final = 600.0
+# A segment that the disk could not read is tried again after this long (seconds).
+READ_AGAIN: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ class Spool:
         self._homes: dict[Segment, Estate] = {}
         self._doubtful: list[Segment] = []
         """Segments of our own that a sync has failed for, until what was not synced is elsewhere."""
+        self._unreadable: dict[Segment, float] = {}
+        """Segments that the disk could not read, and when to try again (monotonic seconds)."""
         self._recovered = 0
         self._lost: dict[DropReason, int] = {}
 
@@ -138,7 +142,6 @@ class Spool:
             segment = None
         # A record's frame, and a new segment's head and acks, are at most this much.
         if not folder.make_room(size + 16 * 1024, lane):
-            folder.failed("over its limit, or the volume's reserve is reached")
             return None
         # Making room may have taken the open segment.
         return self._open.get(lane) or self._begin(lane)
@@ -256,6 +259,7 @@ class Spool:
             self._folder.failed(error)
             segment.close()
             self._lock_up(segment, f"cannot be read ({error.strerror})")
+            self._unreadable[segment] = self._folder.clock.monotonic() + READ_AGAIN
             return None
         record.is_leased = True
         segment.pin(record)
@@ -529,10 +533,14 @@ class Spool:
         return segment is not None and self._discard(segment, DropReason.SPOOL_FULL)
 
     def expire(self, now: float) -> None:
-        """Give up segments whose youngest record must be older than the age limit; `now` is in seconds since the epoch."""
+        """Try again what could not be read; give up segments whose youngest record must be older than the age limit; `now` is in seconds since the epoch."""
         with self._folder.entered():
             if self._folder.is_closed:
                 return
+            for segment, again_at in list(self._unreadable.items()):
+                if self._folder.clock.monotonic() >= again_at:
+                    del self._unreadable[segment]
+                    segment.is_locked = False
             limit = now - self._folder.settings.max_age - SEGMENT_MAX_AGE
             for line in self._line.values():
                 for segment in [each for each in line if each.head.created < limit and not each.is_empty]:
