@@ -124,6 +124,8 @@ def test_every_field_can_be_set_by_a_variable_of_its_name():
         "drop_strategy": "newest",
         "persistence_enabled": "true",
         "persist": "critical",
+        "on_full": "block",
+        "block_timeout": "2.5",
         "circuit_breaker_threshold": "7",
         "max_export_batch_size": "17",
         "max_batch_mb": "0.5",
@@ -137,6 +139,7 @@ def test_every_field_can_be_set_by_a_variable_of_its_name():
     assert found.max_bytes == int(7.5 * MEBIBYTE)
     assert found.drop_strategy == "newest"
     assert found.persist == "critical"
+    assert (found.on_full, found.block_timeout) == ("block", 2.5)
     assert limits(Signal.LOGS, SURGETANK_LOGS_PERSISTENCE_ENABLED="false").persist == "none"
     assert found.circuit_breaker_threshold == 7
     assert found.max_export_batch_size == 17

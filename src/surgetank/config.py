@@ -27,6 +27,7 @@ from surgetank.model import Signal
 DropStrategy = Literal["oldest", "newest", "sampling"]
 Compression = Literal["none", "gzip", "deflate"]
 Persist = Literal["none", "critical", "all"]
+OnFull = Literal["drop", "block"]
 
 _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ _DROP_STRATEGIES: Final[Mapping[Signal, tuple[str, ...]]] = {
 _ANY_DROP_STRATEGY: Final = ("oldest", "newest", "sampling")
 _COMPRESSIONS: Final = ("none", "gzip", "deflate")
 _PERSISTS: Final = ("critical", "all")
+_ON_FULL: Final = ("drop", "block")
 
 
 def check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
@@ -88,6 +90,13 @@ class BufferConfig:
             more than `max_size`. 1 to 100000.
         max_batch_mb: Encoded MiB that make a batch due. Default 4, the most
             that a gRPC receiver takes by default. 0.001 to 64.
+        on_full: What happens to the thread that offers when nothing can give way
+            without a loss: `drop` (default) leaves it to the drop strategy at once;
+            `block` lets it wait for room in its turn, for batch jobs that would rather be
+            slow than lose telemetry. Never on our own threads, in signal handlers or
+            in a running event loop. Spans and logs only.
+        block_timeout: Seconds that it waits; then the drop strategy decides.
+            Default 5. 0.001 to 3600.
         schedule_delay: Seconds after which a smaller batch is due. Default 0.8.
             0.001 to 3600. Critical items do not wait.
 
@@ -100,6 +109,8 @@ class BufferConfig:
     drop_strategy: DropStrategy | None = None
     persistence_enabled: bool | None = None
     persist: Literal["critical", "all"] | None = None
+    on_full: OnFull | None = None
+    block_timeout: float | None = None
     circuit_breaker_threshold: int | None = None
     max_export_batch_size: int | None = None
     max_batch_mb: float | None = None
@@ -114,6 +125,8 @@ class BufferConfig:
             check_choice("drop_strategy", self.drop_strategy, _ANY_DROP_STRATEGY)
         if self.persistence_enabled not in (None, True, False):
             raise ConfigError("persistence_enabled", self.persistence_enabled, "True or False")
+        if self.on_full is not None:
+            check_choice("on_full", self.on_full, _ON_FULL)
         if self.persist is not None:
             check_choice("persist", self.persist, _PERSISTS)
         if self.max_size is not None and self.max_export_batch_size is not None:
@@ -128,6 +141,7 @@ _BUFFER_RANGES: Final[Mapping[str, tuple[float, float, bool]]] = {
     "max_export_batch_size": (1, 100_000, True),
     "max_batch_mb": (0.001, 64, False),
     "schedule_delay": (0.001, 3600, False),
+    "block_timeout": (0.001, 3600, False),
 }
 
 
@@ -139,6 +153,8 @@ class SignalLimits:
     max_bytes: int
     drop_strategy: DropStrategy
     persist: Persist
+    on_full: OnFull = "drop"
+    block_timeout: float = 5.0
     circuit_breaker_threshold: int
     max_export_batch_size: int
     max_batch_bytes: int
@@ -253,6 +269,7 @@ _DEFAULT_LIMITS: Final[Mapping[Signal, Mapping[str, Any]]] = {
 }
 _DEFAULT_BATCH_SIZE: Final = 512
 _DEFAULT_BATCH_MB: Final = 4.0
+_DEFAULT_BLOCK_TIMEOUT: Final = 5.0
 # With the sealer's rest that is within a second of the offer, which is what a crash may cost.
 _DEFAULT_SCHEDULE_DELAY: Final = 0.8
 
@@ -288,6 +305,13 @@ def _parse_positive_int(text: str) -> int:
     return value
 
 
+def _parse_on_full(text: str) -> OnFull:
+    for known in ("drop", "block"):
+        if text.lower() == known:
+            return known
+    raise ValueError(text)
+
+
 def _parse_positive_millis(text: str) -> float:
     value = float(text)
     if not (0 < value < math.inf):
@@ -301,6 +325,8 @@ _OWN_PARSERS: Final[Mapping[str, tuple[Callable[[str], Any], str]]] = {
     "drop_strategy": (str, "a strategy"),
     "persistence_enabled": (_parse_bool, "true or false"),
     "persist": (str, "`critical` or `all`"),
+    "on_full": (str, "`drop` or `block`"),
+    "block_timeout": (float, "a number"),
     "circuit_breaker_threshold": (int, "a whole number"),
     "max_export_batch_size": (int, "a whole number"),
     "max_batch_mb": (float, "a number"),
@@ -310,6 +336,9 @@ _SDK_PARSERS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "max_size": ("MAX_QUEUE_SIZE", _parse_positive_int),
     "max_export_batch_size": ("MAX_EXPORT_BATCH_SIZE", _parse_positive_int),
     "schedule_delay": ("SCHEDULE_DELAY", _parse_positive_millis),
+    # As proposed to the specification (open-telemetry/opentelemetry-specification#5178).
+    "on_full": ("ON_QUEUE_FULL", _parse_on_full),
+    "block_timeout": ("BLOCK_ON_QUEUE_FULL_TIMEOUT", _parse_positive_millis),
 }
 
 
@@ -337,6 +366,8 @@ def resolve_limits(signal: Signal, config: BufferConfig | None, environment: Env
         max_bytes=max_bytes,
         drop_strategy=chosen["drop_strategy"],
         persist=chosen.get("persist", "all") if chosen["persistence_enabled"] else "none",
+        on_full="drop" if signal is Signal.METRICS else complete.on_full or "drop",
+        block_timeout=complete.block_timeout or _DEFAULT_BLOCK_TIMEOUT,
         circuit_breaker_threshold=chosen["circuit_breaker_threshold"],
         max_export_batch_size=chosen["max_export_batch_size"],
         # A batch under construction and its compressed copy are at most a quarter of the

@@ -8,6 +8,8 @@ Invariants: a loop never dies of an exception; a loop that was reset in a forked
 from __future__ import annotations
 
 import logging
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +32,38 @@ _own_threads: set[int] = set()
 def is_own_thread() -> bool:
     """Whether the calling thread does surgetank's own work, so that what it logs is not the application's telemetry."""
     return threading.get_ident() in _own_threads
+
+
+def may_wait() -> bool:
+    """
+    Whether the calling thread may be made to wait for room.
+
+    Not ours, which make the room; not one that runs an event loop, whose other tasks would stand still; not one in a
+    signal handler, which may have interrupted somebody whom it would wait for.
+    """
+    if is_own_thread():
+        return False
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        return False
+    return threading.current_thread() is not threading.main_thread() or not _is_in_signal_handler()
+
+
+def _is_in_signal_handler() -> bool:
+    """Whether a function that is installed as a signal handler is on the main thread's stack."""
+    handlers = set()
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        if callable(handler):
+            code = getattr(getattr(handler, "__func__", handler), "__code__", None)
+            handlers.add(code)
+    frame = sys._getframe()
+    while frame is not None:
+        # Python's own handler of SIGINT is in C, and has no code.
+        if frame.f_code in handlers:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
+    return False
 
 
 @contextmanager

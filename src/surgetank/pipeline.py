@@ -22,7 +22,7 @@ from surgetank.config import Compression, SignalLimits, Timing
 from surgetank.delivery.endpoint import Endpoint, Member
 from surgetank.delivery.outlet import Outlet
 from surgetank.delivery.worker import Worker
-from surgetank.driver import Loop, own_work
+from surgetank.driver import Loop, may_wait, own_work
 from surgetank.model import FOREVER, Clock, HeldBatch, Sender, SignalStats
 from surgetank.otlp.codec import Codec
 from surgetank.reservoir import Reservoir
@@ -32,6 +32,8 @@ from surgetank.spool.spool import Spool
 
 # What the two threads get to end by themselves after shutdown has done its work (seconds).
 JOIN_TIMEOUT: Final = 0.2
+# Below this fill an offer is not asked whether it may wait, which takes a microsecond.
+WAIT_AT: Final = 0.5
 # When everything is safe on disk and the endpoint was not answering anyway, shutdown knocks once more, for this long (seconds).
 LAST_KNOCK: Final = 1.0
 
@@ -127,11 +129,19 @@ class Pipeline:
         self._estimate = codec.estimate
         self._is_critical = codec.is_critical if is_critical is None else _guarded(is_critical)
         self._offer = self._buffer.offer
+        if limits.on_full == "block":
+            self._offer = self._offer_or_wait
         self._join_endpoint()
 
     def offer(self, item: Any) -> None:
         """Take an item, as the codec's `snapshot` made it. Never raises, never waits; what does not fit is dropped."""
         self._offer(item, self._estimate(item), self._is_critical(item))
+
+    def _offer_or_wait(self, item: Any, estimate: int, is_critical: bool) -> None:
+        if self._buffer.fill < WAIT_AT or not may_wait():
+            self._buffer.offer(item, estimate, is_critical)
+        else:
+            self._buffer.wait_for_room(item, estimate, is_critical, self.limits.block_timeout)
 
     def offer_all(self, items: Sequence[Any], timeout: float) -> None:
         """
@@ -282,6 +292,15 @@ class Pipeline:
             self._worker.abort()
             return rest
         return min(rest, left)
+
+    def resize(self, scale: float) -> None:
+        """Obey that part of the limits from now on; what does not fit goes to disk if it can, else gives way."""
+        self._buffer.resize(scale)
+
+    @property
+    def fill(self) -> float:
+        """How full memory is, in items or bytes, whichever is more; 1 is full."""
+        return self._buffer.fill
 
     def tend(self) -> None:
         """Do for the spool what is due from time to time, and have what waits on disk sent."""

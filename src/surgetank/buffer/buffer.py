@@ -4,7 +4,7 @@ Owns: the intake, the queue, the books, and the note of what is between the two.
 Threads: any; each method is atomic. The lock is held for memory work only: no I/O,
 no logging, no user code, no second lock.
 Invariants: `Books.memory_bytes` never exceeds `max_bytes`, nor `Books.memory_items`
-`max_size`; the accounting law.
+`max_size`, times the scale that memory pressure asks for; the accounting law.
 
     offer        take_slice     encoded        sealed        lease        settle
     ─────▶ intake ────────▶ encoding ────▶ open ─────▶ queue ─────▶ in flight ─────▶
@@ -29,8 +29,8 @@ from typing import Any, Final
 
 from surgetank.buffer.books import Books
 from surgetank.buffer.drop import victims, victims_for_ourselves
-from surgetank.buffer.flush import Flush
-from surgetank.buffer.intake import CHARGED_ONCE_MAX, Entry, Intake
+from surgetank.buffer.flush import Flush, Flushes
+from surgetank.buffer.intake import CHARGED_ONCE_MAX, Entry, Intake, charge_of
 from surgetank.buffer.queue import BatchQueue
 from surgetank.config import SignalLimits
 from surgetank.model import FAR, FOREVER, BreakerState, DropReason, HeldBatch, Lane, SignalStats, StoredRecord
@@ -68,10 +68,24 @@ class _Section:
             if self._depth == 1:
                 while buffer._parked:
                     buffer._admit(*buffer._parked.popleft())
+                if buffer._waiters:
+                    buffer._serve_waiters()
         finally:
             self._depth -= 1
             buffer._is_entered = self._depth > 0
             buffer._lock.release()
+
+
+class Waiter:
+    """A thread that waits for room, with what it brings."""
+
+    __slots__ = ("admitted", "charge", "is_critical", "item")
+
+    def __init__(self, item: Any, charge: int, is_critical: bool) -> None:
+        self.item = item
+        self.charge = charge
+        self.is_critical = is_critical
+        self.admitted = threading.Event()
 
 
 class Buffer:
@@ -90,7 +104,7 @@ class Buffer:
         self.has_backlog: Callable[[], bool] = lambda: False
         """Asks whether anything waits on disk alone that could be sent; set by whoever joins the two. Called with the lock held."""
         self._slice_bytes = min(SLICE_BYTES, limits.max_bytes // 16)
-        self._admit_bytes = limits.max_bytes - SCRATCH_SLICES * self._slice_bytes
+        self._scale = 1.0
         self.reset()
 
     def reset(self) -> None:
@@ -105,7 +119,9 @@ class Buffer:
         self._is_entered = False
         self._is_closed = False
         self._is_abandoned = False
-        self._max_items = self._limits.max_size
+        self._set_limits()
+        self._waiters: deque[Waiter] = deque()
+        """Threads that wait for room, first come, first served."""
         self._between: dict[Lane, int] = {Lane.NORMAL: 0, Lane.CRITICAL: 0}
         """Items taken from the intake and not yet in the queue: being encoded, encoded, being sealed."""
         self._between_seq: dict[Lane, int] = {}
@@ -116,9 +132,82 @@ class Buffer:
         """Items that are being read from disk into memory; they count as in flight."""
         self.spilled: deque[HeldBatch] = deque()
         """Batches that memory has let go of because they are on disk too, until the disk's side is told."""
-        self._flushes: list[Flush] = []
+        self._flushes = Flushes()
         self.wake_at = 1
         """Waiting items at which the sealer wants to be woken; 0 when it is awake anyway."""
+
+    def _set_limits(self) -> None:
+        limits = self._limits
+        self._max_items = 0 if self._is_closed else max(1, int(limits.max_size * self._scale))
+        self._max_bytes = int(limits.max_bytes * self._scale)
+        self._admit_bytes = max(self._slice_bytes, self._max_bytes - SCRATCH_SLICES * self._slice_bytes)
+
+    def resize(self, scale: float) -> None:
+        """
+        Obey a part of the limits from now on: what does not fit any more goes to disk if it can, else gives way.
+
+        Args:
+            scale: Of the configured limits, 0.05 to 1.
+        """
+        with self._section:
+            self._scale = scale
+            self._set_limits()
+            if self._is_closed:
+                return
+            while self._overflow() is not None and self._spill_one():
+                pass
+            givers = victims_for_ourselves(self._limits.drop_strategy, self._intake, self._queue)
+            while (reason := self._overflow()) is not None and (victim := next(givers, None)) is not None:
+                self._evict(victim, reason)
+
+    def _overflow(self) -> DropReason | None:
+        """Return the limit that is exceeded, or None."""
+        if self._books.memory_items > self._max_items:
+            return DropReason.QUEUE_FULL
+        return DropReason.MEMORY_LIMIT if self._books.memory_bytes > self._max_bytes else None
+
+    def wait_for_room(self, item: Any, estimate: int, is_critical: bool, timeout: float) -> None:
+        """
+        Take an item as `offer` does, but while there is no room, let the calling thread wait for it in its turn.
+
+        Args:
+            item: The object; from now on the buffer's.
+            estimate: Its size in memory, in bytes.
+            is_critical: Whether it goes into the critical lane.
+            timeout: Seconds after which the drop strategy decides.
+        """
+        charge = charge_of(estimate)
+        with self._section:
+            must_wait = (
+                not self._is_closed
+                and charge <= self._admit_bytes
+                and (bool(self._waiters) or self._lacks(charge) is not None)
+            )
+            if must_wait:
+                waiter = Waiter(item, charge, is_critical)
+                self._waiters.append(waiter)
+        if not must_wait:
+            self.offer(item, estimate, is_critical)
+            return
+        self._on_work()
+        waiter.admitted.wait(timeout)
+        with self._section:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+                self._admit(item, charge, is_critical)
+
+    def _serve_waiters(self) -> None:
+        """Let in those who wait for room, in the order of their coming, as far as there is room or no hope."""
+        while self._waiters and (self._is_closed or self._spill_for(self._waiters[0].charge)):
+            waiter = self._waiters.popleft()
+            self._admit(waiter.item, waiter.charge, waiter.is_critical)
+            waiter.admitted.set()
+
+    def _spill_for(self, charge: int) -> bool:
+        while self._lacks(charge) is not None:
+            if not self._spill_one():
+                return False
+        return True
 
     def offer(self, item: Any, estimate: int, is_critical: bool) -> None:
         """
@@ -188,7 +277,7 @@ class Buffer:
             items, size, seq = 1, victim[1], victim[2]
         self._books.charge(-items, -size)
         self._books.drop(reason, items)
-        self._tell_flushes_of_loss(seq)
+        self._flushes.lose(seq)
 
     def _spill_one(self) -> bool:
         """Let go of the oldest batch that is on disk too; returns whether there was one."""
@@ -207,12 +296,12 @@ class Buffer:
 
     def _make_room(self, growth: int) -> None:
         """Evict until our own copies may grow by so many bytes without breaking the limit."""
-        while self._books.memory_bytes + growth > self._limits.max_bytes and self._spill_one():
+        while self._books.memory_bytes + growth > self._max_bytes and self._spill_one():
             pass
-        if self._books.memory_bytes + growth <= self._limits.max_bytes:
+        if self._books.memory_bytes + growth <= self._max_bytes:
             return
         givers = victims_for_ourselves(self._limits.drop_strategy, self._intake, self._queue)
-        while self._books.memory_bytes + growth > self._limits.max_bytes and (victim := next(givers, None)) is not None:
+        while self._books.memory_bytes + growth > self._max_bytes and (victim := next(givers, None)) is not None:
             self._evict(victim, DropReason.MEMORY_LIMIT)
 
     def take_slice(self, max_items: int) -> tuple[Lane, list[Entry]]:
@@ -250,7 +339,7 @@ class Buffer:
             if failed:
                 self._between[lane] -= failed
                 self._books.drop(DropReason.UNENCODABLE, failed)
-                self._tell_flushes_of_loss(failed_seq)
+                self._flushes.lose(failed_seq)
                 if not self._between[lane]:
                     self._between_seq.pop(lane, None)
                 self._check_flushes()
@@ -317,7 +406,8 @@ class Buffer:
     def _lacks_for(self, items: int, size: int) -> bool:
         books = self._books
         # Not `_max_items`, which is 0 once offers are refused.
-        return books.memory_items + items > self._limits.max_size or books.memory_bytes + size > self._admit_bytes
+        max_items = max(1, int(self._limits.max_size * self._scale))
+        return books.memory_items + items > max_items or books.memory_bytes + size > self._admit_bytes
 
     def cancel(self, items: int, size: int) -> None:
         """Undo `reserve`: the batch stays on disk."""
@@ -352,7 +442,7 @@ class Buffer:
             for reason, items in lost.items():
                 self._books.spooled -= items
                 self._books.drop(reason, items)
-                self._tell_flushes_of_loss(0)
+                self._flushes.lose(0)
             self._check_flushes()
 
     def queued(self) -> list[HeldBatch]:
@@ -376,8 +466,8 @@ class Buffer:
     @property
     def fill(self) -> float:
         """How full memory is, in items or bytes, whichever is more; 1 is full. A look without the lock."""
-        books, limits = self._books, self._limits
-        return max(books.memory_items / limits.max_size, books.memory_bytes / limits.max_bytes)
+        books = self._books
+        return max(books.memory_items / max(1, self._max_items), books.memory_bytes / self._max_bytes)
 
     def settle(self, held: HeldBatch, *, delivered: int, rejected: int, parts: Sequence[HeldBatch] = ()) -> bool:
         """
@@ -407,7 +497,7 @@ class Buffer:
                 self._queue.put_back(part)
             if rejected:
                 # What was read from disk may have been offered before any flush.
-                self._tell_flushes_of_loss(0 if held.first_seq == FAR else held.first_seq)
+                self._flushes.lose(0 if held.first_seq == FAR else held.first_seq)
             self._check_flushes()
             return True
 
@@ -430,40 +520,26 @@ class Buffer:
         """Watch everything that is held now until it has left (`Flush.wait`)."""
         with self._section:
             flush = Flush(mark=self._books.offered, deadline=deadline, is_content_with_safety=is_content_with_safety)
-            self._flushes.append(flush)
+            self._flushes.add(flush)
             self._check_flushes()
             return flush
 
     def flush_mark(self) -> int:
         """Return the highest offer number that somebody waits for; 0 when nobody does."""
         with self._section:
-            return max((flush.mark for flush in self._flushes), default=0)
+            return self._flushes.mark
 
     def end_flush(self, flush: Flush) -> None:
         """Stop watching: done, hopeless or out of time; what is not delivered may be safe all the same."""
         with self._section:
-            flush.is_safe = self._is_safe(flush.mark)
-            if flush in self._flushes:
-                self._flushes.remove(flush)
+            flush.is_safe = self._oldest_seq(is_safe_too=False) > flush.mark
+            self._flushes.remove(flush)
 
     def give_up_flushes(self, not_before: float) -> None:
         """End every flush that no attempt can come in time for, or that asks no more than that everything is safe."""
         with self._section:
-            for flush in self._flushes:
-                if flush.deadline <= not_before or (flush.is_content_with_safety and self._is_safe(flush.mark)):
-                    flush.fail()
-
-    def is_safe(self, mark: int) -> bool:
-        """Whether everything with an offer number up to `mark` has left memory or is safe on disk."""
-        with self._section:
-            return self._is_safe(mark)
-
-    def _is_safe(self, mark: int) -> bool:
-        heads = [lane[0][2] for lane in (self._intake.normal, self._intake.critical) if lane]
-        heads += self._between_seq.values()
-        heads += [held.first_seq for held in self._queue if not held.is_safe]
-        heads += [held.first_seq for held in self._leases.values() if not held.is_safe]
-        return min(heads, default=FOREVER) > mark
+            if self._flushes:
+                self._flushes.give_up(not_before, self._oldest_seq(is_safe_too=False))
 
     def has_queued(self) -> bool:
         """Whether a sealed batch waits."""
@@ -478,7 +554,7 @@ class Buffer:
         """Refuse offers from now on, counted."""
         with self._section:
             self._is_closed = True
-            self._max_items = 0
+            self._set_limits()
 
     def abandon(self) -> int:
         """
@@ -504,9 +580,7 @@ class Buffer:
             lost = items - stored
             if lost:
                 self._books.drop(DropReason.SHUTDOWN, lost)
-            for flush in self._flushes:
-                flush.has_lost = flush.has_lost or lost > 0
-                flush.fail()
+            self._flushes.fail(has_lost=lost > 0)
             return lost
 
     def stats(self, breaker: BreakerState) -> SignalStats:
@@ -522,26 +596,18 @@ class Buffer:
         """Whether the calling thread is inside this buffer: true only in signal handlers and destructors."""
         return bool(self._lock._is_owned())  # type: ignore[attr-defined]  # stdlib-internal, but what `threading.Condition` itself relies on
 
-    def _tell_flushes_of_loss(self, seq: int) -> None:
-        for flush in self._flushes:
-            if seq <= flush.mark:
-                flush.has_lost = True
-
     def _check_flushes(self) -> None:
         if not self._flushes:
             return
-        oldest = self._oldest_seq()
         # What memory has let go of may be on disk; as long as anything there can be sent, it may be that.
         if self._reading or self.spilled or (self.has_backlog() and not self._is_abandoned):
             return
-        for flush in self._flushes:
-            if oldest > flush.mark:
-                flush.finish()
+        self._flushes.finish_below(self._oldest_seq())
 
-    def _oldest_seq(self) -> float:
-        """Return the lowest offer number that is still held; infinity when nothing is."""
+    def _oldest_seq(self, *, is_safe_too: bool = True) -> float:
+        """Return the lowest offer number that is still held; of all, or of what is not safe on disk; infinity for none."""
         heads = [lane[0][2] for lane in (self._intake.normal, self._intake.critical) if lane]
         heads += self._between_seq.values()
-        heads += [held.first_seq for held in self._queue]
-        heads += [held.first_seq for held in self._leases.values()]
+        for batches in (self._queue, self._leases.values()):
+            heads += [held.first_seq for held in batches if is_safe_too or not held.is_safe]
         return min(heads, default=FOREVER)

@@ -1,4 +1,4 @@
-"""One caller's wait for everything that was offered before it asked.
+"""The waits of callers for everything that was offered before they asked.
 
 Owns: whether the wait is over and how it ended.
 Threads: the buffer's lock guards the changes; `wait` is called by the thread that asked.
@@ -54,3 +54,51 @@ class Flush:
     def fail(self) -> None:
         """No attempt can come before the deadline, or everything was given up."""
         self._ended.set()
+
+
+class Flushes:
+    """The flushes that somebody waits for."""
+
+    def __init__(self) -> None:
+        self._flushes: list[Flush] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._flushes)
+
+    def add(self, flush: Flush) -> None:
+        """Watch for it."""
+        self._flushes.append(flush)
+
+    def remove(self, flush: Flush) -> None:
+        """Watch for it no more."""
+        if flush in self._flushes:
+            self._flushes.remove(flush)
+
+    @property
+    def mark(self) -> int:
+        """The highest offer number that somebody waits for; 0 when nobody does."""
+        return max((flush.mark for flush in self._flushes), default=0)
+
+    def lose(self, seq: int) -> None:
+        """An item with that offer number was dropped or rejected."""
+        for flush in self._flushes:
+            if seq <= flush.mark:
+                flush.has_lost = True
+
+    def finish_below(self, oldest: float) -> None:
+        """Everything with a lower offer number than `oldest` has left."""
+        for flush in self._flushes:
+            if oldest > flush.mark:
+                flush.finish()
+
+    def give_up(self, not_before: float, oldest_unsafe: float) -> None:
+        """No attempt comes before that moment; what has a lower offer number than `oldest_unsafe` is safe on disk."""
+        for flush in self._flushes:
+            if flush.deadline <= not_before or (flush.is_content_with_safety and oldest_unsafe > flush.mark):
+                flush.fail()
+
+    def fail(self, *, has_lost: bool) -> None:
+        """Everything was given up."""
+        for flush in self._flushes:
+            flush.has_lost = flush.has_lost or has_lost
+            flush.fail()
