@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from queue import Empty, SimpleQueue
+from types import FrameType
 from typing import Final
 
 from surgetank.model import PRESSING
@@ -57,12 +58,12 @@ def _is_in_signal_handler() -> bool:
         if callable(handler):
             code = getattr(getattr(handler, "__func__", handler), "__code__", None)
             handlers.add(code)
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         # Python's own handler of SIGINT is in C, and has no code.
         if frame.f_code in handlers:
             return True
-        frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
+        frame = frame.f_back
     return False
 
 
