@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from surgetank.buffer.buffer import Buffer
 from surgetank.buffer.flush import Flush
+from surgetank.buffer.sampling import THIN, Thinning
 from surgetank.config import Compression, SignalLimits, Timing
 from surgetank.delivery.endpoint import Endpoint, Member
 from surgetank.delivery.outlet import Outlet
@@ -131,6 +132,10 @@ class Pipeline:
         self._offer = self._buffer.offer
         if limits.on_full == "block":
             self._offer = self._offer_or_wait
+        self._thinning = None
+        if limits.drop_strategy == "sampling" and self.signal in THIN:
+            self._thinning = Thinning(self._buffer, clock, THIN[self.signal], self._offer)
+            self._offer = self._thinning.offer
         self._join_endpoint()
 
     def offer(self, item: Any) -> None:
@@ -264,6 +269,8 @@ class Pipeline:
         self._sender.abandon()
         self._buffer.reset()
         self._reservoir.after_fork_in_child()
+        if self._thinning is not None:
+            self._thinning.reset()
         self._sealer.reset()
         self._worker = self._make_worker()
         self._sealer_loop.reset()
@@ -296,6 +303,11 @@ class Pipeline:
     def resize(self, scale: float) -> None:
         """Obey that part of the limits from now on; what does not fit goes to disk if it can, else gives way."""
         self._buffer.resize(scale)
+
+    @property
+    def stores_everything(self) -> bool:
+        """Whether every sealed batch is expected to be on disk."""
+        return self._reservoir.stores_everything
 
     @property
     def fill(self) -> float:

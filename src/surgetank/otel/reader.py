@@ -5,9 +5,10 @@ Threads: the ticker's own; `force_flush` and `shutdown` from any thread.
 Invariants: one collection at a time, and none while the process forks; points of two
 collections are never merged.
 
-While the outlet is closed off and the strategy is `sampling`, collections become
-rarer (twice the interval, four times … up to sixteen): the SDK's aggregators keep
-the sums meanwhile, so delta totals stay exact and only resolution is lost.
+While the strategy is `sampling` and the outlet is closed off, or the buffer is more than half full, collections
+become rarer (twice the interval, four times … up to sixteen), and when it is nearly full there are none: the
+SDK's aggregators keep the sums meanwhile, so delta totals stay exact and only resolution is lost. What is stored
+on disk need not be held back that way, for as long as there is room.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ _logger: Final = logging.getLogger("surgetank")
 
 # At most so many intervals between two collections while the outlet is closed off.
 STRETCH_MAX: Final = 16
+# From this fill on collections become rarer, and from this one on there are none: a point that were dropped would take
+# its part of a delta's total with it.
+RARER_ABOVE: Final = 0.5
+NONE_ABOVE: Final = 0.8
 # How long a fork waits for a collection to end (seconds): collections take
 # milliseconds, and a hanging callback of the user's must not hang the fork.
 FORK_WAIT_MAX: Final = 1.0
@@ -151,7 +156,13 @@ class TankMetricReader(MetricReader):
         return max(0.0, self._next_at - self._clock.monotonic())
 
     def _must_skip(self) -> bool:
-        if not (self._stretches and self._pipeline.is_closed_off):
+        if not self._stretches:
+            return False
+        fill = self._pipeline.fill
+        if fill > NONE_ABOVE:
+            return True
+        is_held_up = self._pipeline.is_closed_off and not self._pipeline.stores_everything
+        if not is_held_up and fill <= RARER_ABOVE:
             self._stretch, self._skips_left = 1, 0
             return False
         if self._skips_left:
