@@ -89,11 +89,12 @@ def test_a_batch_is_at_most_an_eighth_of_the_byte_limit():
     assert limits(Signal.SPANS, BufferConfig(max_memory_mb=1)).max_batch_bytes == MEBIBYTE // 8
 
 
-def test_sampling_is_refused_for_spans_and_logs_rather_than_misunderstood():
-    """It is not built for them."""
-    for signal in (Signal.SPANS, Signal.LOGS):
-        with pytest.raises(ConfigError, match="drop_strategy"):
-            limits(signal, BufferConfig(drop_strategy="sampling"))
+def test_every_signal_can_be_sampled():
+    """Each in its own way; an unknown strategy is refused."""
+    for signal in Signal:
+        assert limits(signal, BufferConfig(drop_strategy="sampling")).drop_strategy == "sampling"
+    with pytest.raises(ConfigError, match="SURGETANK_SPANS_DROP_STRATEGY"):
+        limits(Signal.SPANS, SURGETANK_SPANS_DROP_STRATEGY="tail")
 
 
 def test_keywords_win_over_our_variables_and_those_over_the_sdks():

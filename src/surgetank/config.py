@@ -34,14 +34,7 @@ _logger = logging.getLogger(__name__)
 
 MEBIBYTE: Final = 1024 * 1024
 
-_DROP_STRATEGIES: Final[Mapping[Signal, tuple[str, ...]]] = {
-    # Thinning out spans and logs coherently is a feature of its own and not
-    # here yet, so asking for it is refused rather than quietly misunderstood.
-    Signal.SPANS: ("oldest", "newest"),
-    Signal.METRICS: ("oldest", "newest", "sampling"),
-    Signal.LOGS: ("oldest", "newest"),
-}
-_ANY_DROP_STRATEGY: Final = ("oldest", "newest", "sampling")
+_DROP_STRATEGIES: Final = ("oldest", "newest", "sampling")
 _COMPRESSIONS: Final = ("none", "gzip", "deflate")
 _PERSISTS: Final = ("critical", "all")
 _ON_FULL: Final = ("drop", "block")
@@ -75,10 +68,11 @@ class BufferConfig:
             encoded and sealed bytes, scratch space, in flight. Default 50, 20, 30.
             0.0625 to 1048576.
         drop_strategy: Who gives way when full: `oldest` (sealed batches first,
-            then waiting items, the critical lane last) or `newest` (the item on
-            offer). Metrics also know `sampling`: collect less often while the
-            outlet is closed; at the wall it acts as `oldest`. Default `oldest`;
-            metrics `sampling`.
+            then waiting items, the critical lane last), `newest` (the item on
+            offer) or `sampling`: from half full on, keep fewer and fewer traces,
+            and logs of low severity, so that what is kept stays a fair picture;
+            metrics: collect less often while the outlet is closed. At the wall
+            it acts as `oldest`. Default `oldest`; metrics `sampling`.
         persistence_enabled: Whether this signal's sealed batches are stored in the
             spool, so that they survive outages, restarts and crashes. Default
             yes for spans and logs, no for metrics.
@@ -122,7 +116,7 @@ class BufferConfig:
             if value is not None:
                 check_number(name, value, low, high, whole=whole)
         if self.drop_strategy is not None:
-            check_choice("drop_strategy", self.drop_strategy, _ANY_DROP_STRATEGY)
+            check_choice("drop_strategy", self.drop_strategy, _DROP_STRATEGIES)
         if self.persistence_enabled not in (None, True, False):
             raise ConfigError("persistence_enabled", self.persistence_enabled, "True or False")
         if self.on_full is not None:
@@ -354,7 +348,6 @@ def resolve_limits(signal: Signal, config: BufferConfig | None, environment: Env
     from_sdk = _read_sdk_limits(signal, environment)
     # `BufferConfig` validates each range, and once more what the layers add up to.
     chosen: dict[str, Any] = {**_DEFAULT_LIMITS[signal], **from_sdk, **from_ours, **given}
-    check_choice(f"{signal.value}.drop_strategy", chosen["drop_strategy"], _DROP_STRATEGIES[signal])
     if "max_export_batch_size" not in given and "max_export_batch_size" not in from_ours:
         # A small buffer makes small batches; only a stated contradiction is an error.
         wanted = chosen.get("max_export_batch_size", _DEFAULT_BATCH_SIZE)

@@ -47,6 +47,8 @@ class DropReason(enum.Enum):
     """The item limit (`max_size`) was reached."""
     MEMORY_LIMIT = "memory_limit"
     """The byte limit (`max_memory_mb`) was reached."""
+    SAMPLED = "sampled"
+    """Thinned out by the strategy `sampling`, before a limit was reached."""
     TOO_LARGE = "too_large"
     """This one item could never fit the byte limit with its encoding copy."""
     UNENCODABLE = "unencodable"

@@ -40,6 +40,8 @@ SLICE_BYTES: Final = 256 * 1024
 # As much again and again is kept free of waiting objects: for the bytes that come of a
 # slice, and for joining small pieces before they are compressed.
 SCRATCH_SLICES: Final = 3
+# In the place of a charge: an item that was thinned out and is only to be counted.
+THINNED_OUT: Final = -1
 
 
 class _Section:
@@ -141,6 +143,7 @@ class Buffer:
         self._max_items = 0 if self._is_closed else max(1, int(limits.max_size * self._scale))
         self._max_bytes = int(limits.max_bytes * self._scale)
         self._admit_bytes = max(self._slice_bytes, self._max_bytes - SCRATCH_SLICES * self._slice_bytes)
+        self._half_items, self._half_bytes = self._max_items / 2, self._admit_bytes / 2
 
     def resize(self, scale: float) -> None:
         """
@@ -238,12 +241,24 @@ class Buffer:
         if wake_at and (is_critical or len(self._intake.normal) >= wake_at):
             self._on_work()
 
+    def thin_out(self) -> None:
+        """Count an item as offered and as thinned out (`sampling.py`). Never raises, never waits."""
+        with self._lock:
+            if self._is_entered:
+                self._parked.append((None, THINNED_OUT, False))
+                return
+            with self._section:
+                self._admit(None, THINNED_OUT, False)
+
     def _admit(self, item: Any, charge: int, is_critical: bool) -> None:
         """Admit with every rule applied: when something is full, or the offer had to be parked."""
         books = self._books
         books.offered += 1
         if self._is_closed:
             books.drop(DropReason.ALREADY_SHUTDOWN, 1)
+            return
+        if charge == THINNED_OUT:
+            books.drop(DropReason.SAMPLED, 1)
             return
         if charge > self._admit_bytes:
             books.drop(DropReason.TOO_LARGE, 1)
@@ -468,6 +483,19 @@ class Buffer:
         """How full memory is, in items or bytes, whichever is more; 1 is full. A look without the lock."""
         books = self._books
         return max(books.memory_items / max(1, self._max_items), books.memory_bytes / self._max_bytes)
+
+    def is_filling(self) -> bool:
+        """Whether memory is at least half full. A look without the lock, for each offer."""
+        books = self._books
+        return books.memory_items >= self._half_items or books.memory_bytes >= self._half_bytes
+
+    def unsaved_fill(self) -> float:
+        """How full memory is with what cannot make room without a loss: not counting what waits and is on disk too; 1 is full."""
+        with self._section:
+            books, stored = self._books, [held for held in self._queue if held.is_stored]
+            items = books.memory_items - sum(held.batch.items for held in stored)
+            size = books.memory_bytes - sum(held.memory_bytes for held in stored)
+            return max(items / max(1, self._max_items), size / self._admit_bytes)
 
     def settle(self, held: HeldBatch, *, delivered: int, rejected: int, parts: Sequence[HeldBatch] = ()) -> bool:
         """
