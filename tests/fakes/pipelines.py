@@ -1,4 +1,4 @@
-"""A span pipeline without threads or sockets, and what a receiver has seen of it."""
+"""A pipeline without threads or sockets, of spans unless said otherwise, and what a receiver has seen of it."""
 
 import random
 
@@ -7,6 +7,7 @@ from fakes.spools import settings
 from surgetank.config import BufferConfig, Environment, Timing, resolve_limits
 from surgetank.delivery.endpoint import Endpoint
 from surgetank.model import Signal
+from surgetank.otlp.logs import LogCodec
 from surgetank.otlp.spans import SpanCodec, snapshot
 from surgetank.pipeline import Pipeline
 from surgetank.spool.disk import Disk
@@ -27,6 +28,7 @@ class Rig:
         filesystem=None,
         clock=None,
         spool=None,
+        signal=Signal.SPANS,
         **limits,
     ):
         self.clock = clock or ManualClock(1000.0)
@@ -38,26 +40,26 @@ class Rig:
             limits.setdefault("persistence_enabled", False)
         self.sender = ScriptedSender(script, otherwise)
         self.endpoint = Endpoint("http://collector:4318", self.clock)
-        self.limits = resolve_limits(Signal.SPANS, BufferConfig(**limits), Environment({}))
+        self.limits = resolve_limits(signal, BufferConfig(**limits), Environment({}))
         self.pipeline = Pipeline(
             limits=self.limits,
             timing=timing or Timing(),
-            codec=SpanCodec(),
+            codec=LogCodec() if signal is Signal.LOGS else SpanCodec(),
             sender=self.sender,
             endpoint=self.endpoint,
             clock=self.clock,
             rng=random.Random(seed),
             is_threaded=is_threaded,
-            spool=self.disk and self.disk.spools[Signal.SPANS],
+            spool=self.disk and self.disk.spools[signal],
             is_write_ahead=self.disk is None or self.disk.settings.is_write_ahead,
             dead_letters=self.disk and self.disk.dead_letters,
         )
 
-    def offer(self, *numbers, size=0, is_error=False):
+    def offer(self, *numbers, size=0, **more):
         """Offer numbered spans, each with an attribute of `size` characters."""
         for number in numbers:
             attributes = {"payload": "x" * size} if size else None
-            self.pipeline.offer(snapshot(span(number, attributes=attributes, is_error=is_error)))
+            self.pipeline.offer(snapshot(span(number, attributes=attributes, **more)))
 
     def seal(self, steps=10_000):
         """Encode all that waits and seal it, letting the schedule delay pass."""

@@ -4,7 +4,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
+from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags, TraceState
 
 from surgetank.model import Batch, HeldBatch, Lane, Signal
 from surgetank.otlp.compression import compress, decompress
@@ -14,11 +14,13 @@ _RESOURCE = Resource({"service.name": "test"})
 _SCOPE = InstrumentationScope("test")
 
 
-def span(number, *, attributes=None, is_error=False):
+def span(number, *, attributes=None, is_error=False, trace_id=0xA0, trace_state=()):
     """Return an ended span that carries `number` as its span id (plus one, for zero is no id)."""
     return ReadableSpan(
         name=f"span {number}",
-        context=SpanContext(0xA0, number + 1, is_remote=False, trace_flags=TraceFlags(1)),
+        context=SpanContext(
+            trace_id, number + 1, is_remote=False, trace_flags=TraceFlags(1), trace_state=TraceState(trace_state)
+        ),
         resource=_RESOURCE,
         attributes=attributes or {},
         status=Status(StatusCode.ERROR if is_error else StatusCode.UNSET),
@@ -46,12 +48,12 @@ def span_batch(numbers):
     return HeldBatch(batch=batch, first_seq=1)
 
 
+def spans_in(batch):
+    """Return the spans in a batch as official messages, in order."""
+    message = ExportTraceServiceRequest.FromString(decompress(batch.body, batch.encoding))
+    return [span for resource in message.resource_spans for scope in resource.scope_spans for span in scope.spans]
+
+
 def span_numbers(batch):
     """Return the numbers of the spans in a batch, in order."""
-    message = ExportTraceServiceRequest.FromString(decompress(batch.body, batch.encoding))
-    return [
-        int.from_bytes(span.span_id, "big") - 1
-        for resource in message.resource_spans
-        for scope in resource.scope_spans
-        for span in scope.spans
-    ]
+    return [int.from_bytes(span.span_id, "big") - 1 for span in spans_in(batch)]

@@ -27,6 +27,8 @@ VERDICTS = st.sampled_from(
         too_large(),
     ]
 )
+# For `sampling`: the first to go, one that stays for a while, one that always stays.
+TRACE_IDS = st.sampled_from([1, 0xD0 << 48, 2**56 - 1])
 SIZES = st.sampled_from([0, 10, 5_000, 70_000, 120_000, 400_000])
 
 
@@ -34,7 +36,7 @@ class PipelineMachine(RuleBasedStateMachine):
     """A pipeline of at most 20 items and a quarter of a MiB."""
 
     @initialize(
-        strategy=st.sampled_from(["oldest", "newest"]),
+        strategy=st.sampled_from(["oldest", "newest", "sampling"]),
         threshold=st.integers(1, 4),
         batch=st.integers(1, 8),
         seed=st.integers(0, 9),
@@ -74,10 +76,10 @@ class PipelineMachine(RuleBasedStateMachine):
             self.rejected += len(numbers[: answer.rejected])
         return answer
 
-    @rule(count=st.integers(1, 12), size=SIZES, is_error=st.booleans())
-    def offer(self, count, size, is_error):
+    @rule(count=st.integers(1, 12), size=SIZES, is_error=st.booleans(), trace_id=TRACE_IDS)
+    def offer(self, count, size, is_error, trace_id):
         for _ in range(count):
-            self.rig.offer(self.next_number, size=size, is_error=is_error)
+            self.rig.offer(self.next_number, size=size, is_error=is_error, trace_id=trace_id)
             self.next_number += 1
 
     @rule()

@@ -15,7 +15,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 BITS: Final = 56
-RANDOMNESS: Final = 2**BITS - 1
+THRESHOLD_MAX: Final = 2**BITS
+"""What nothing would pass."""
+RANDOMNESS: Final = THRESHOLD_MAX - 1
 """The part of a trace id that is random, as a mask."""
 
 _DIGITS: Final = BITS // 4
@@ -28,7 +30,7 @@ _is_hexadecimal: Final = re.compile(r"[0-9A-Fa-f]+").fullmatch
 
 def threshold_of_one_in(power: int) -> int:
     """Return the threshold that one trace in `2**power` passes."""
-    return int(2**BITS - 2 ** (BITS - power))
+    return THRESHOLD_MAX - (THRESHOLD_MAX >> power)
 
 
 def threshold_text(threshold: int) -> str:
@@ -51,6 +53,29 @@ def sub_keys(value: Any) -> dict[str, str]:
     return found
 
 
+class Randomness:
+    """
+    A trace's own: the same for whoever knows the trace.
+
+    Args:
+        value: 56 bits.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    @classmethod
+    def of(cls, trace_id: int, trace_state: Mapping[str, str]) -> Randomness:
+        """Return what a tracestate says in `rv`, else the lowest 56 bits of the trace id."""
+        return cls(_randomness(trace_id, sub_keys(trace_state.get("ot"))))
+
+    def passes(self, threshold: int) -> bool:
+        """Whether a trace is kept at this threshold."""
+        return self.value >= threshold
+
+
 def thinned(trace_id: int, trace_state: Mapping[str, str], threshold: int) -> Mapping[str, str] | None:
     """
     Return the tracestate with which a span is kept, or None when it is not.
@@ -61,16 +86,33 @@ def thinned(trace_id: int, trace_state: Mapping[str, str], threshold: int) -> Ma
         threshold: What the span has to pass.
     """
     known = sub_keys(trace_state.get("ot"))
-    if int(known.get("th", "").ljust(_DIGITS, "0"), 16) >= threshold:
-        # To keep fewer of those would be right too, but they are few already, and to claim that they are more would not.
+    if _threshold(known) >= threshold:
+        # It has passed that one, so it passes ours; and to claim that it stands for fewer would be wrong.
         return trace_state
-    randomness = int(known["rv"], 16) if "rv" in known else trace_id & RANDOMNESS
-    if randomness < threshold:
+    if _randomness(trace_id, known) < threshold:
         return None
+    return _merged(trace_state, known, threshold)
+
+
+def merge_threshold(trace_state: Mapping[str, str], threshold: int) -> Mapping[str, str]:
+    """Return a tracestate that says that this threshold was passed too, as it is where a higher one was passed before."""
+    known = sub_keys(trace_state.get("ot"))
+    return trace_state if _threshold(known) >= threshold else _merged(trace_state, known, threshold)
+
+
+def _randomness(trace_id: int, known: Mapping[str, str]) -> int:
+    return int(known["rv"], 16) if "rv" in known else trace_id & RANDOMNESS
+
+
+def _threshold(known: Mapping[str, str]) -> int:
+    return int(known.get("th", "").ljust(_DIGITS, "0"), 16)
+
+
+def _merged(trace_state: Mapping[str, str], known: dict[str, str], threshold: int) -> Mapping[str, str]:
     known["th"] = threshold_text(threshold)
     value = _joined(known)
     if len(value) > _VALUE_MAX:
-        # Without these two, counts and traces would be wrong; without the others, something that nobody has specified yet.
+        # Without these two, counts and traces would be wrong; without the others, what nobody has specified yet.
         value = _joined({key: known[key] for key in ("rv", "th") if key in known})
     others = [(key, member) for key, member in trace_state.items() if key != "ot"]
     return {"ot": value, **dict(others[: _MEMBERS_MAX - 1])}
