@@ -63,8 +63,11 @@ def test_each_sample_below_adds_a_tenth_up_to_the_full_size():
     bench = Bench()
     bench.samples_at(0.9, 4)
 
-    assert bench.samples_at(0.3, 11) == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0])
-    assert bench.monitor.scale == 1.0
+    scales = bench.samples_at(0.3, 11)
+
+    assert scales == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0])
+    # Not a rounding error below it.
+    assert scales[8:] == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("level", [0.5, 0.65, 0.8])
@@ -150,6 +153,19 @@ def test_it_samples_sooner_when_the_limit_is_near(first, second, rest):
     bench.level = second
 
     assert bench.monitor.step() == pytest.approx(rest, abs=0.001)
+
+
+def test_whoever_takes_much_memory_can_have_it_looked_at_sooner():
+    """As soon as two samples may follow each other, and no sooner."""
+    bench = Bench()
+    bench.monitor.step()
+    bench.clock.advance(0.2)
+    bench.monitor.hasten()
+
+    assert bench.monitor.step() == pytest.approx(QUICKEST - 0.2)
+    bench.clock.advance(QUICKEST)
+    bench.monitor.step()
+    assert bench.samples == 2
 
 
 def test_shrinking_is_done_before_a_fast_climb_reaches_the_limit():

@@ -147,9 +147,6 @@ class Monitor:
         before = self._current.reading
         elapsed = now - self._sampled_at
         climbed = reading.used - before.used
-        if before is NO_READING and reading is not NO_READING:
-            # How fast it climbs is only known with the second sample.
-            return QUICKEST
         if before.source != reading.source or reading is NO_READING or climbed <= 0 or elapsed <= 0:
             return period
         until_full = (reading.limit - reading.used) * elapsed / climbed
