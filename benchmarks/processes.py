@@ -57,15 +57,22 @@ def side_by_side(calls: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]
 
 
 @contextmanager
-def collector() -> Iterator[str]:
-    """Yield the endpoint of a collector process."""
+def collector_process() -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Yield the endpoint of a collector, and its process."""
     command = [sys.executable, "-m", "surgetank.testing.collector"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+            yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}", process
         finally:
             process.terminate()
+
+
+@contextmanager
+def collector() -> Iterator[str]:
+    """Yield the endpoint of a collector process."""
+    with collector_process() as (endpoint, _):
+        yield endpoint
 
 
 @contextmanager

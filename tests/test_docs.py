@@ -12,6 +12,7 @@ import pytest
 
 import surgetank
 from surgetank.config import BufferConfig, Timing
+from surgetank.memory.settings import MemoryConfig
 from surgetank.spool.settings import SpoolConfig
 from surgetank.testing.collector import Collector
 
@@ -39,7 +40,7 @@ def test_there_are_examples():
     assert len(EXAMPLES) == 2
 
 
-@pytest.mark.parametrize("record", [BufferConfig, SpoolConfig, Timing])
+@pytest.mark.parametrize("record", [BufferConfig, MemoryConfig, SpoolConfig, Timing])
 def test_every_field_is_described(record):
     """By its name, in the configuration reference."""
     for field in dataclasses.fields(record):
@@ -49,7 +50,7 @@ def test_every_field_is_described(record):
 def test_every_argument_of_a_tank_is_described():
     """In the reference, but for those that only tests use, and in the docstring."""
     for name in list(inspect.signature(surgetank.Tank).parameters):
-        if name not in ("spans", "metrics", "logs", "clock", "make_sender", "filesystem"):
+        if name not in ("spans", "metrics", "logs", "clock", "make_sender", "filesystem", "probe"):
             assert f"`{name}`" in CONFIGURATION, name
         assert f"{name}: " in (surgetank.Tank.__doc__ or ""), name
 

@@ -24,6 +24,8 @@ from surgetank.errors import ConfigError, SpoolKeyError, SurgetankError
 if TYPE_CHECKING:
     from surgetank._version import __version__ as __version__
     from surgetank.config import BufferConfig, Timing
+    from surgetank.memory.monitor import Pressure
+    from surgetank.memory.settings import MemoryConfig
     from surgetank.model import BreakerState, DropReason, Signal, SignalStats, TankStats
     from surgetank.spool.settings import SpoolConfig
     from surgetank.tank import Tank
@@ -34,6 +36,8 @@ __all__ = [
     "BufferConfig",
     "ConfigError",
     "DropReason",
+    "MemoryConfig",
+    "Pressure",
     "Signal",
     "SignalStats",
     "SpoolConfig",
@@ -51,6 +55,8 @@ _HOMES = {
     "BreakerState": "surgetank.model",
     "BufferConfig": "surgetank.config",
     "DropReason": "surgetank.model",
+    "MemoryConfig": "surgetank.memory.settings",
+    "Pressure": "surgetank.memory.monitor",
     "Signal": "surgetank.model",
     "SignalStats": "surgetank.model",
     "SpoolConfig": "surgetank.spool.settings",

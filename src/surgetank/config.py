@@ -555,6 +555,27 @@ def resolve_seconds(name: str, given: float | None, environment: Environment, de
     return float(value)
 
 
+def _within_total(
+    limits: Mapping[Signal, SignalLimits], given: float | None, environment: Environment
+) -> Mapping[Signal, SignalLimits]:
+    """Shrink all byte limits in proportion, where together they are above `total_memory_mb`."""
+    name = "total_memory_mb"
+    if given is None:
+        name = "SURGETANK_TOTAL_MEMORY_MB"
+        given = environment.ours(name, float, "a number of MiB")
+    if given is None:
+        return limits
+    check_number(name, given, 0.25, 1_048_576)
+    share = given * MEBIBYTE / sum(each.max_bytes for each in limits.values())
+    if share >= 1:
+        return limits
+    return {signal: _shrunk(each, int(each.max_bytes * share)) for signal, each in limits.items()}
+
+
+def _shrunk(limits: SignalLimits, max_bytes: int) -> SignalLimits:
+    return replace(limits, max_bytes=max_bytes, max_batch_bytes=min(limits.max_batch_bytes, max_bytes // 8))
+
+
 def resolve(
     *,
     spans: BufferConfig | None = None,
@@ -564,6 +585,7 @@ def resolve(
     shutdown_timeout: float | None = None,
     metric_export_interval: float | None = None,
     persistence_enabled: bool | None = None,
+    total_memory_mb: float | None = None,
     variables: Mapping[str, str] | None = None,
     **outlet: Any,
 ) -> TankConfig:
@@ -586,7 +608,7 @@ def resolve(
     if persistence_enabled is False:
         limits = {signal: replace(each, persist="none") for signal, each in limits.items()}
     return TankConfig(
-        limits=limits,
+        limits=_within_total(limits, total_memory_mb, environment),
         outlets={signal: resolve_outlet(signal, environment, **outlet) for signal in Signal},
         timing=resolve_timing(timing, environment),
         shutdown_timeout=resolve_seconds("shutdown_timeout", shutdown_timeout, environment, 5.0),

@@ -276,3 +276,7 @@ class TankStats:
     spans: SignalStats
     metrics: SignalStats
     logs: SignalStats
+    pressure: float = 0.0
+    """The part of the memory limit that is used; 0 when nothing is known."""
+    scale: float = 1.0
+    """The part of their full size that the buffers may have at the moment."""

@@ -305,14 +305,19 @@ class Pipeline:
         self._buffer.resize(scale)
 
     @property
+    def memory_bytes(self) -> int:
+        """What is held in memory now, over all copies. A look without the lock."""
+        return self._buffer.memory_bytes
+
+    @property
     def stores_everything(self) -> bool:
         """Whether every sealed batch is expected to be on disk."""
         return self._reservoir.stores_everything
 
     @property
     def fill(self) -> float:
-        """How full memory is, in items or bytes, whichever is more; 1 is full."""
-        return self._buffer.fill
+        """How full memory is with what cannot make room without a loss, in items or bytes, whichever is more; 1 is full."""
+        return self._buffer.unsaved_fill()
 
     def tend(self) -> None:
         """Do for the spool what is due from time to time, and have what waits on disk sent."""

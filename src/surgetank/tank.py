@@ -19,7 +19,13 @@ from surgetank.clock import SystemClock
 from surgetank.config import BufferConfig, Compression, Environment, OutletConfig, Timing
 from surgetank.delivery.endpoint import Endpoint
 from surgetank.driver import Loop, own_work
+from surgetank.memory.allocator import Relief, trim
+from surgetank.memory.monitor import Monitor
+from surgetank.memory.probes import choose_probe
+from surgetank.memory.reading import Probe
+from surgetank.memory.settings import MemoryConfig, resolve_memory
 from surgetank.model import Clock, Sender, Signal, SignalStats, TankStats
+from surgetank.otel.backpressure import PressureLogFilter, PressureSampler, Sampler, Valve
 from surgetank.otel.processors import TankLogRecordProcessor, TankSpanProcessor
 from surgetank.otel.reader import TankMetricReader
 from surgetank.otel.shim import suppressed
@@ -38,6 +44,10 @@ _logger: Final = logging.getLogger("surgetank")
 # Providers shut down one after the other; doors that are closed within this many
 # seconds after the shared deadline still belong to the same shutdown.
 SAME_SHUTDOWN: Final = 1.0
+# Growth of our buffers, as a part of the memory limit, that is looked at before its time.
+GROWTH_SHARE: Final = 0.05
+# The least part of the traces that a sampler starts, whatever the pressure.
+SAMPLER_FLOOR: Final = 1 / 64
 # The share of a deadline that the last metric collection may take: its callbacks are the application's.
 COLLECT_SHARE: Final = 0.2
 
@@ -64,6 +74,9 @@ class Tank:
         timing: Backoff and cooldown.
         spool: Where and how batches are stored on disk.
         persistence_enabled: False: nothing is stored, whatever the signals' own settings say.
+        memory: How memory is watched, and buffers shrink when it runs short.
+        total_memory_mb: MiB for the buffers of all signals together; where their own limits add up to more,
+            each shrinks in proportion. Default: none.
         shutdown_timeout: Seconds for all signals together. Default 5.
         metric_export_interval: Seconds between metric collections. Default 60.
         is_critical: Decides which spans (`SpanFields`) and log records (`LogItem`) go into the
@@ -74,6 +87,7 @@ class Tank:
         clock: Time; for tests.
         make_sender: Makes a signal's way to the network; for tests.
         filesystem: The way to the disk; for tests.
+        probe: Reads the memory; for tests and odd platforms. Default: what the system has.
 
     Raises:
         ConfigError: A setting is outside its range, or two contradict each other.
@@ -96,6 +110,8 @@ class Tank:
         timing: Timing | None = None,
         spool: SpoolConfig | None = None,
         persistence_enabled: bool | None = None,
+        memory: MemoryConfig | None = None,
+        total_memory_mb: float | None = None,
         shutdown_timeout: float | None = None,
         metric_export_interval: float | None = None,
         is_critical: Callable[[Any], bool] | None = None,
@@ -104,6 +120,7 @@ class Tank:
         clock: Clock | None = None,
         make_sender: Callable[[OutletConfig, Clock], Sender] | None = None,
         filesystem: Filesystem | None = None,
+        probe: Probe | None = None,
     ) -> None:
         self._config = config.resolve(
             spans=spans,
@@ -113,6 +130,7 @@ class Tank:
             shutdown_timeout=shutdown_timeout,
             metric_export_interval=metric_export_interval,
             persistence_enabled=persistence_enabled,
+            total_memory_mb=total_memory_mb,
             endpoint=endpoint,
             headers=headers,
             timeout=timeout,
@@ -126,6 +144,7 @@ class Tank:
         self._is_threaded = is_threaded
         self._endpoints: dict[str, Endpoint] = {}
         self._disk = self._make_disk(spool, filesystem)
+        self._watch_memory(memory, probe)
         codecs: list[Codec] = [SpanCodec(), MetricCodec(), LogCodec()]
         self._pipelines = {
             codec.signal: self._make_pipeline(codec, is_critical, make_sender or _http_sender) for codec in codecs
@@ -178,10 +197,41 @@ class Tank:
                 )
             return self._metric_reader
 
+    @property
+    def pressure(self) -> Monitor:
+        """How memory stands: `pressure.current` (level, scale, reading) and `pressure.subscribe(callback)`."""
+        return self._monitor
+
+    def sampler(self, root: Sampler | None = None) -> PressureSampler:
+        """
+        Return a sampler that starts fewer traces while memory or the spans' buffer is under pressure.
+
+        For `TracerProvider(sampler=tank.sampler())`.
+
+        Args:
+            root: The sampler to wrap; default: the SDK's own default, which samples all and follows parents.
+        """
+        return PressureSampler(root, self._valve(Signal.SPANS, SAMPLER_FLOOR))
+
+    def log_filter(self) -> PressureLogFilter:
+        """Return a filter for the logging handler that feeds OpenTelemetry: its level rises under pressure."""
+        return PressureLogFilter(self._valve(Signal.LOGS, 0.0))
+
+    def _valve(self, signal: Signal, floor: float) -> Valve:
+        pipeline = self._pipelines[signal]
+        return Valve(lambda: max(pipeline.fill, self._monitor.current.level), self._clock, floor=floor)
+
     def stats(self) -> TankStats:
         """Return the books of the three signals; `unaccounted` is 0 in each, at every moment."""
         stats = {signal: pipeline.stats() for signal, pipeline in self._pipelines.items()}
-        return TankStats(spans=stats[Signal.SPANS], metrics=stats[Signal.METRICS], logs=stats[Signal.LOGS])
+        pressure = self._monitor.current
+        return TankStats(
+            spans=stats[Signal.SPANS],
+            metrics=stats[Signal.METRICS],
+            logs=stats[Signal.LOGS],
+            pressure=pressure.level,
+            scale=pressure.scale,
+        )
 
     def force_flush(self, timeout: float = 5.0) -> bool:
         """
@@ -198,8 +248,10 @@ class Tank:
             # Called by a signal handler that interrupted us: what it waits for could not happen.
             return False
         deadline = self._clock.monotonic() + max(0.0, timeout)
-        if not self._is_threaded and self._disk is not None:
-            self._tend()
+        if not self._is_threaded:
+            self._look_at_memory()
+            if self._disk is not None:
+                self._tend()
         collected = True
         if self._metric_reader is not None:
             collected = self._metric_reader.collect_within(timeout)
@@ -252,6 +304,7 @@ class Tank:
         for pipeline in self._pipelines.values():
             pipeline.after_fork_in_child()
         self._keeper.reset()
+        self._watcher.reset()
         if self._disk is not None:
             self._disk.after_fork_in_child(is_closed=self._is_closed)
         if self._metric_reader is not None:
@@ -262,7 +315,7 @@ class Tank:
         return any(pipeline.is_entered_here() for pipeline in self._pipelines.values())
 
     def _renew_locks(self) -> None:
-        self._is_kept = False
+        self._has_helpers = False
         self._doors_lock = threading.Lock()
         self._shutdown_lock = threading.RLock()
 
@@ -290,7 +343,7 @@ class Tank:
             spool=None if disk is None else disk.spools[codec.signal],
             is_write_ahead=disk is None or disk.settings.is_write_ahead,
             dead_letters=None if disk is None else disk.dead_letters,
-            on_stored=self._wake_keeper,
+            on_stored=self._wake_helpers,
         )
 
     def _make_disk(self, given: SpoolConfig | None, filesystem: Filesystem | None) -> Disk | None:
@@ -305,10 +358,51 @@ class Tank:
             return None
         return Disk(settings, filesystem or OsFilesystem(), self._clock)
 
-    def _wake_keeper(self) -> None:
-        if self._disk is not None and not self._is_kept:
-            self._is_kept = True
+    def _watch_memory(self, given: MemoryConfig | None, probe: Probe | None) -> None:
+        settings = resolve_memory(given, Environment())
+        self._probe = probe or choose_probe(settings.limit_mb)
+        self._memory_settings = settings
+        self._monitor = Monitor(self._probe, self._clock, settings)
+        self._relief = Relief(lambda: reading.used if (reading := self._probe()) else None, self._clock)
+        self._held_at_look = 0
+        self._watcher = Loop("surgetank-memory", self._look_at_memory, nullcontext, is_threaded=self._is_threaded)
+
+    def _look_at_memory(self) -> float:
+        """Step the monitor, and have the buffers obey it; return the seconds until the next look."""
+        before = self._monitor.scale
+        rest = self._monitor.step()
+        self._held_at_look = sum(pipeline.memory_bytes for pipeline in self._pipelines.values())
+        scale = self._monitor.scale
+        if scale != before:
+            for pipeline in self._pipelines.values():
+                pipeline.resize(scale)
+        level, reading = self._monitor.current.level, self._monitor.current.reading
+        if scale < before:
+            # What buffers have let go of is the allocator's until it is told to give it back.
+            trim()
+        if level > self._memory_settings.reduce_above:
+            self._relief.relieve(int((level - self._memory_settings.reduce_above) * reading.limit))
+        return rest
+
+    def _notice_growth(self) -> None:
+        """Have memory looked at before its time, when our own buffers have taken much of it since the last look."""
+        limit = self._monitor.current.reading.limit
+        held = sum(pipeline.memory_bytes for pipeline in self._pipelines.values())
+        if limit and held > self._held_at_look + GROWTH_SHARE * limit:
+            self._held_at_look = held
+            self._monitor.hasten()
+            self._watcher.wake()
+
+    def _wake_helpers(self) -> None:
+        """Start what runs beside the pipelines, when there is first something for it to do."""
+        if self._has_helpers:
+            self._notice_growth()
+            return
+        self._has_helpers = True
+        if self._disk is not None:
             self._keeper.wake()
+        if self._memory_settings.adaptive:
+            self._watcher.wake()
 
     def _tend(self) -> float:
         """Step what the disk needs from time to time; return the seconds until it needs it again."""
@@ -344,6 +438,7 @@ class Tank:
 
     def _close_disk(self) -> None:
         self._keeper.stop()
+        self._watcher.stop()
         self._keeper.join(JOIN_TIMEOUT)
         if self._disk is not None:
             self._disk.close()

@@ -474,6 +474,11 @@ class Buffer:
             return True
 
     @property
+    def memory_bytes(self) -> int:
+        """What is charged now, over all copies. A look without the lock."""
+        return self._books.memory_bytes
+
+    @property
     def recovered(self) -> int:
         """Items that were found on disk so far. A look without the lock."""
         return self._books.recovered
