@@ -1,6 +1,14 @@
 """Fixtures for every test: nothing of the environment's leaks in, and nothing is stored unless a test asks for it."""
 
+import os
+
 import pytest
+from hypothesis import settings
+
+# What lands is judged by the same examples each time; whoever works on it tries new ones.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(autouse=True)

@@ -124,7 +124,7 @@ class ReservoirMachine(RuleBasedStateMachine):
         self.rig.disk.close()
         self.start()
         self.rig.tend()
-        assert self.rig.stats.recovered == spooled
+        self.check_recovered(spooled)
 
     @rule()
     def kill(self):
@@ -137,7 +137,11 @@ class ReservoirMachine(RuleBasedStateMachine):
         self.filesystem.die()
         self.start()
         self.rig.tend()
-        assert self.rig.stats.recovered == on_disk
+        self.check_recovered(on_disk)
+
+    def check_recovered(self, expected):
+        recovered = self.rig.stats.recovered
+        assert recovered >= expected if self.may_repeat else recovered == expected
 
     def bank(self, stats):
         self.past["offered"] += stats.offered
