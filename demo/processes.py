@@ -67,7 +67,8 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _start(arguments: list[str], stderr: int | IO[bytes]) -> subprocess.Popen[str]:
+def start(arguments: list[str], stderr: int | IO[bytes], *, has_own_session: bool = False) -> subprocess.Popen[str]:
+    """Start a module of ours, deaf to what our environment says about telemetry."""
     return subprocess.Popen(
         [sys.executable, "-m", *arguments],
         cwd=_ROOT,
@@ -76,6 +77,7 @@ def _start(arguments: list[str], stderr: int | IO[bytes]) -> subprocess.Popen[st
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
+        start_new_session=has_own_session,
     )
 
 
@@ -103,7 +105,7 @@ class CollectorProcess:
         errors = self._journal.with_suffix(".errors")
         with errors.open("wb") as stderr:
             arguments = ["surgetank.testing.collector", "--port", str(self.port), "--journal", str(self._journal)]
-            self._process = _start(arguments, stderr)
+            self._process = start(arguments, stderr)
         assert self._process.stdout is not None
         if not self._process.stdout.readline():
             raise StageError(f"the collector did not start:\n{errors.read_text()[-2000:]}")
@@ -163,7 +165,7 @@ class AppProcess:
         self._worst_unaccounted = 0
         self._start_seconds = 0.0
         self._started_at = time.monotonic()
-        self._process = _start(arguments, subprocess.PIPE)
+        self._process = start(arguments, subprocess.PIPE)
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._readers = [

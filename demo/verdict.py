@@ -7,7 +7,7 @@ the collector's count come from three places that know nothing of each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,8 @@ from surgetank.model import Signal
 TITLES: Final[Mapping[Mode, str]] = {"ours": "surgetank", "stock": "stock SDK"}
 # The figures of a table that ought to be 0.
 LOSSES: Final = ("lost", "lost of what was sealed")
-_ABSENT: Final = "-"
+# What is not known or does not apply.
+ABSENT: Final = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,11 @@ class Row:
     figure: str
     values: tuple[str, ...]
     """One for each application."""
+
+
+def exit_code(*acts: Sequence[str]) -> int:
+    """Return the demo's exit code, given what is wrong with each of its acts: 0 if nothing is, and 1 otherwise."""
+    return 1 if any(acts) else 0
 
 
 def judge(evidence: Evidence) -> list[str]:
@@ -159,7 +165,7 @@ def _figures(signal: Signal, *, is_compared: bool, was_killed: bool) -> dict[str
 
 def _of_books(figure: Callable[[Evidence], int]) -> Callable[[Evidence], str]:
     """Return how to read a figure that only books can tell."""
-    return lambda evidence: f"{figure(evidence):,}" if evidence.has_books else _ABSENT
+    return lambda evidence: f"{figure(evidence):,}" if evidence.has_books else ABSENT
 
 
 def sentence(evidence: Evidence) -> str:

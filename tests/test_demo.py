@@ -1,4 +1,4 @@
-"""The demo's verdict on balanced and unbalanced books, and one short performance of it."""
+"""The demo's verdict on balanced and unbalanced books and on little memory, and one short performance of it."""
 
 import dataclasses
 import json
@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from demo import __main__ as demo_main
+from demo import squeeze
 from demo.evidence import Evidence, Killed, as_data
 from demo.figures import Arrived, Limits, Report, Status
 from demo.notebook import Notebook, read_note
+from demo.processes import StageError
 from demo.stage import Plan
 from demo.verdict import judge, sentence, table
 
@@ -193,6 +196,160 @@ def test_a_note_can_be_read_by_others_at_once(tmp_path):
     assert read_note(tmp_path / "notes") == (7, 30)
 
 
+def squeezed(**changes):
+    """Return what is said of an application that lived through an outage in little memory; all is well unless told."""
+    return {
+        "has_cgroup": True,
+        "survived": True,
+        "lived_seconds": 15.9,
+        "rate_before": 1500.0,
+        "rate_away": 1455.0,
+        "peak_rss_mb": 150.0,
+        "lowest_scale": 0.25,
+        "made": 24_000,
+        "balanced": True,
+        "dropped": {"memory_limit": 15_000},
+        **changes,
+    }
+
+
+def killed(**changes):
+    """Return what is said of one that was killed, and had no last words."""
+    result = squeezed(survived=False, lived_seconds=3.34, rate_away=0.0, lowest_scale=1.0, **changes)
+    return {name: value for name, value in result.items() if name not in {"made", "balanced", "dropped"}}
+
+
+def cells(results):
+    """Return the table as figures and what they are in each column."""
+    return {row.figure: row.values for row in squeeze.table(results)}
+
+
+def test_who_lived_within_the_limit_with_balanced_books_has_no_faults():
+    """Up to the last byte of it."""
+    assert squeeze.judge(squeezed(peak_rss_mb=squeeze.LIMIT)) == []
+    assert "24,000 spans made, all accounted for" in squeeze.sentence(squeezed())
+    assert "-3 % in the outage" in squeeze.sentence(squeezed())
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (killed(), ["did not survive: killed after 3.3 s, before the outage"]),
+        (killed(has_cgroup=False), ["did not survive: died after 3.3 s, before the outage"]),
+        ({**killed(), "lived_seconds": 9.0}, ["did not survive: killed after 9.0 s, in the outage"]),
+        ({**killed(), "lived_seconds": 0.0}, ["it ended before it said anything"]),
+        (squeezed(peak_rss_mb=160.2), ["160.2 MiB were resident, 160 MiB are the limit"]),
+        (squeezed(balanced=False), ["24,000 made, and the books do not account for them"]),
+        (squeezed(balanced=False, peak_rss_mb=161), ["do not account", "161.0 MiB were resident"]),
+        # Its last words are good, but the process ended badly all the same.
+        (squeezed(survived=False), ["did not survive"]),
+    ],
+)
+def test_what_must_not_happen_in_little_memory_is_found(result, words):
+    """A death, too much memory, and books that do not balance."""
+    faults = squeeze.judge(result)
+
+    assert len(faults) == len(words)
+    assert all(some in fault for some, fault in zip(words, faults, strict=True))
+
+
+def test_the_table_of_little_memory_shows_who_was_killed():
+    """Nothing is said of what only the dead could have told."""
+    figures = cells({"ours": squeezed(), "stock": killed()})
+
+    assert figures["limit"] == ("control group", "control group")
+    assert figures["survived"] == ("yes", "no, killed after 3.3 s, before the outage")
+    assert figures["resident at its peak"][0] == "150.0 of 160 MiB"
+    assert figures["spans made"] == ("24,000", "not known")
+    assert figures["books"] == ("balance", "none")
+    assert figures["dropped, by reason"] == ("memory_limit 15,000", "not counted")
+    assert figures["own work in the outage"] == ("1,455 units/s (-3 %)", "-")
+
+
+def test_the_table_of_little_memory_says_where_there_is_no_control_group():
+    """The stock SDK, which knows no limit, then has none and lives."""
+    stock = squeezed(has_cgroup=False, balanced=False, dropped=None, peak_rss_mb=520)
+    figures = cells({"ours": squeezed(has_cgroup=False, dropped={}), "stock": stock})
+
+    assert figures["limit"] == ("configured", "none")
+    assert figures["survived"] == ("yes", "yes")
+    assert figures["books"] == ("balance", "none")
+    assert figures["dropped, by reason"] == ("0", "not counted")
+
+
+def test_the_books_of_ours_die_with_it():
+    """They are not called balanced, nor unbalanced."""
+    assert cells({"ours": killed()})["books"] == ("died with it",)
+    assert cells({"ours": squeezed(balanced=False)})["books"] == ("do not balance",)
+
+
+@pytest.fixture
+def perform(monkeypatch, tmp_path):
+    """Return a function that runs the demo with made-up results; it returns the exit code and the figures."""
+
+    def performed(*arguments, played=None, **results):
+        def run(modes, say):
+            return {mode: results[mode] for mode in modes}
+
+        monkeypatch.setattr("signal.signal", lambda *_: None)
+        monkeypatch.setattr(demo_main, "_play", lambda plan, **_: dict.fromkeys(plan.modes, played or evidence()))
+        monkeypatch.setattr(squeeze, "run", run)
+        figures = tmp_path / "figures.json"
+        code = demo_main.main(["--plain", "--json", str(figures), *arguments])
+        return code, json.loads(figures.read_text())
+
+    return performed
+
+
+def test_the_exit_code_is_that_of_both_acts(perform):
+    """Either can fail; the stock SDK cannot."""
+    assert perform(ours=squeezed())[0] == 0
+    assert perform(ours=killed())[0] == 1
+    assert perform(ours=squeezed(), played=evidence(arrived=99))[0] == 1
+    assert perform("--compare", ours=squeezed(), stock=killed())[0] == 0
+
+
+def test_the_figures_include_those_of_little_memory(perform, capsys):
+    """Those of everyone, and what was found."""
+    _, data = perform("--compare", ours=squeezed(peak_rss_mb=161), stock=killed())
+
+    assert data["balanced"]
+    assert data["memory"]["ours"]["made"] == 24_000
+    assert not data["memory"]["stock"]["survived"]
+    assert data["memory"]["faults"]
+    assert "Memory did not hold" in capsys.readouterr().out
+
+
+def test_little_memory_can_be_left_out(perform, capsys):
+    """Then it is neither run nor spoken of."""
+    code, data = perform("--no-squeeze")
+
+    assert code == 0
+    assert "memory" not in data
+    assert "Four threads" not in capsys.readouterr().out
+
+
+def test_a_missing_control_group_is_said(perform, capsys):
+    """The limit is then only configured."""
+    perform(ours=squeezed(has_cgroup=False))
+
+    assert "the limit is only configured" in capsys.readouterr().out
+
+
+def test_little_memory_that_cannot_be_measured_is_no_verdict(monkeypatch, capsys):
+    """The demo says so with a code of its own."""
+
+    def run(modes, say):
+        raise StageError("nobody measures")
+
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr(demo_main, "_play", lambda *_, **__: {"ours": evidence()})
+    monkeypatch.setattr(squeeze, "run", run)
+
+    assert demo_main.main(["--plain"]) == 2
+    assert "nobody measures" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", [True, False], ids=["kill", "no kill"])
 def test_a_short_performance_balances(tmp_path, kill):
@@ -208,6 +365,7 @@ def test_a_short_performance_balances(tmp_path, kill):
         "4",
         "--rate",
         "50",
+        "--no-squeeze",
         "--plain",
         "--json",
         figures,
