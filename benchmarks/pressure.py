@@ -112,6 +112,16 @@ def _memory_config(limit_mb: float) -> Any:
     return MemoryConfig(limit_mb=limit_mb)
 
 
+def resident(process: psutil.Process, *, is_charged: bool) -> int:
+    """Return the resident bytes; in a control group without the pages of files, which are charged to whoever touched them first."""
+    status = Path("/proc/self/status")
+    if is_charged and status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    return process.memory_info().rss
+
+
 def application(given: argparse.Namespace) -> None:
     """Say every half second how many units were done and how much memory is resident; the last line has the books."""
     sys.stdin.readline()  # Until we are in the cgroup.
@@ -130,7 +140,7 @@ def application(given: argparse.Namespace) -> None:
         line = {
             "elapsed": elapsed,
             "units": sum(producer.units for producer in producers),
-            "rss": process.memory_info().rss,
+            "rss": resident(process, is_charged=given.in_cgroup),
             "held": tank.stats().spans.memory_bytes if tank else 0,
             "scale": tank.pressure.current.scale if tank else 1.0,
         }
@@ -197,6 +207,7 @@ def verdict(
     return {
         "has_cgroup": has_cgroup,
         "survived": code == 0,
+        "code": code,
         "lived_seconds": steps[-1]["elapsed"] if steps else 0.0,
         "rate_before": rate(healthy),
         "rate_away": rate(outage),

@@ -53,6 +53,7 @@ def test_buffers_shrink_step_by_step_and_grow_back():
     """By half above 0.8, not below a tenth; by a tenth of the whole below 0.5; in between nothing moves."""
     memory = Memory(0.9)
     tank, _ = tank_with(memory)
+    offer(tank, 1000)
     scales = []
     for level in (0.9, 0.85, 0.7, 0.7, 0.95, 0.95, 0.95, 0.6, 0.4, 0.4, 0.4):
         memory.level = level
@@ -60,6 +61,17 @@ def test_buffers_shrink_step_by_step_and_grow_back():
         scales.append(round(tank.stats().scale, 3))
 
     assert scales == [0.5, 0.25, 0.25, 0.25, 0.125, 0.1, 0.1, 0.1, 0.2, 0.3, 0.4]
+
+
+def test_shrinking_begins_at_what_is_used():
+    """To halve what nobody uses would help nobody, while memory runs out."""
+    tank, _ = tank_with(Memory(0.9))
+    offer(tank, 400)
+
+    look(tank)
+
+    assert tank.stats().scale == pytest.approx(0.2)
+    assert tank.stats().spans.queued == 200
 
 
 def test_a_shrinking_buffer_drops_by_its_strategy():

@@ -124,7 +124,7 @@ class Pipeline:
             Loop(f"surgetank-{self.signal.value}-{name}", step, self._context, is_threaded=is_threaded)
             for name, step in (("sealer", self.seal_step), ("delivery", self.deliver_step))
         )
-        self._shutdown_lock = threading.Lock()
+        self._shutdown_lock = threads.new_lock()
         self.is_shut_down = False
         """Whether shutdown has begun."""
         self._estimate = codec.estimate
@@ -275,7 +275,7 @@ class Pipeline:
         self._worker = self._make_worker()
         self._sealer_loop.reset()
         self._delivery_loop.reset()
-        self._shutdown_lock = threading.Lock()
+        self._shutdown_lock = threads.new_lock()
         if self.is_shut_down:
             self._buffer.close()
         self._join_endpoint()
@@ -308,6 +308,11 @@ class Pipeline:
     def memory_bytes(self) -> int:
         """What is held in memory now, over all copies. A look without the lock."""
         return self._buffer.memory_bytes
+
+    @property
+    def used_share(self) -> float:
+        """The part of the configured limits that is used, in items or bytes, whichever is more. A look without the lock."""
+        return self._buffer.used_share
 
     @property
     def stores_everything(self) -> bool:

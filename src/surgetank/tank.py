@@ -273,7 +273,7 @@ class Tank:
         """
         if self.is_entered_here():
             # See `force_flush`: end on another thread, as soon as the interrupted change is complete.
-            threading.Thread(target=self.shutdown, args=(timeout,), name="surgetank-shutdown").start()
+            threads.start(lambda: self.shutdown(timeout), "surgetank-shutdown", is_daemon=False)
             return False
         with self._shutdown_lock:
             budget = self._config.shutdown_timeout if timeout is None else max(0.0, timeout)
@@ -316,8 +316,8 @@ class Tank:
 
     def _renew_locks(self) -> None:
         self._has_helpers = False
-        self._doors_lock = threading.Lock()
-        self._shutdown_lock = threading.RLock()
+        self._doors_lock = threads.new_lock()
+        self._shutdown_lock = threads.new_rlock()
 
     def _make_pipeline(
         self,
@@ -362,7 +362,12 @@ class Tank:
         settings = resolve_memory(given, Environment())
         self._probe = probe or choose_probe(settings.limit_mb)
         self._memory_settings = settings
-        self._monitor = Monitor(self._probe, self._clock, settings)
+        self._monitor = Monitor(
+            self._probe,
+            self._clock,
+            settings,
+            in_use=lambda: max(pipeline.used_share for pipeline in self._pipelines.values()),
+        )
         self._relief = Relief(lambda: reading.used if (reading := self._probe()) else None, self._clock)
         self._held_at_look = 0
         self._watcher = Loop("surgetank-memory", self._look_at_memory, nullcontext, is_threaded=self._is_threaded)

@@ -111,7 +111,7 @@ class Buffer:
 
     def reset(self) -> None:
         """Forget everything, locks included: construction, and the first act of a forked child."""
-        self._lock = threading.RLock()
+        self._lock = threads.new_rlock()
         self._section = _Section(self)
         # The lock guards everything below.
         self._books = Books()
@@ -477,6 +477,12 @@ class Buffer:
     def memory_bytes(self) -> int:
         """What is charged now, over all copies. A look without the lock."""
         return self._books.memory_bytes
+
+    @property
+    def used_share(self) -> float:
+        """The part of the configured limits that is used, in items or bytes, whichever is more. A look without the lock."""
+        books, limits = self._books, self._limits
+        return max(books.memory_items / limits.max_size, books.memory_bytes / limits.max_bytes)
 
     @property
     def recovered(self) -> int:

@@ -7,7 +7,7 @@ Invariants: `floor <= scale <= 1`; the scale falls only at a sample above `reduc
 `restore_below`.
 
     level       0 ──────────── restore_below ──────────── reduce_above ────────▶
-    scale         + 0.1 a sample            as it is                  halved
+    scale         + 0.1 a sample            as it is            half of what is used
 """
 
 from __future__ import annotations
@@ -56,10 +56,19 @@ class Monitor:
         probe: Reads the memory; None where there is nothing to read. It may raise.
         clock: Tells the time.
         settings: Thresholds, floor and period; where `adaptive` is false nothing is ever sampled.
+        in_use: Asked which part of their full size buffers use at the moment. Shrinking begins there: to halve
+            what nobody uses would help nobody.
     """
 
-    def __init__(self, probe: Probe, clock: Clock | None = None, settings: MemorySettings | None = None) -> None:
+    def __init__(
+        self,
+        probe: Probe,
+        clock: Clock | None = None,
+        settings: MemorySettings | None = None,
+        in_use: Callable[[], float] = lambda: 1.0,
+    ) -> None:
         self._probe = probe
+        self._in_use = in_use
         self._clock = SystemClock() if clock is None else clock
         self._settings = settings or MemorySettings()
         self._current = Pressure(0.0, 1.0, NO_READING)
@@ -135,7 +144,7 @@ class Monitor:
         if reading is NO_READING:
             return scale  # Knowing nothing is no reason to grow.
         if level > self._settings.reduce_above:
-            return max(self._settings.floor, scale * _SHRINK)
+            return max(self._settings.floor, min(scale, self._in_use()) * _SHRINK)
         if level < self._settings.restore_below:
             grown = scale + _GROW
             return grown if grown < 1.0 - _ROUNDING else 1.0
