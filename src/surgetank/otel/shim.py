@@ -7,19 +7,29 @@ Invariants: where a private name is gone, the fallback is the public behaviour, 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import context as otel_context
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.metrics import Asynchronous
-from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadWriteLogRecord
+from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
+from opentelemetry.sdk.metrics._internal.point import Buckets
 from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.util import BoundedList
 
 __all__ = [
+    "Buckets",
+    "LogRecord",
     "LogRecordProcessor",
     "LoggerProvider",
     "ReadWriteLogRecord",
+    "ReadableLogRecord",
+    "SeverityNumber",
+    "bounded_attributes",
+    "bounded_list",
     "is_registered",
     "renew_after_fork",
     "suppressed",
@@ -83,3 +93,24 @@ def _renew_match(match: Any, *, is_synchronous: bool) -> None:
     for aggregation in aggregations.values():
         if hasattr(aggregation, "_lock"):
             aggregation._lock = threading.Lock()
+
+
+def bounded_attributes(values: dict[str, Any], dropped: int) -> BoundedAttributes:
+    """Return the SDK's container of attributes that were cleaned long ago, with its count of those that were dropped."""
+    container = BoundedAttributes(immutable=False)
+    inner = getattr(container, "_dict", None)
+    if isinstance(inner, dict):
+        # Past the cleaning, which would take nested values for mistakes in older versions.
+        inner.update(values)
+    else:
+        container = BoundedAttributes(attributes=values, immutable=False)
+    container.dropped = dropped
+    container._immutable = True
+    return container
+
+
+def bounded_list(items: Sequence[Any], dropped: int) -> BoundedList[Any]:
+    """Return the SDK's list of events or links, with its count of those that were dropped."""
+    container = BoundedList.from_seq(None, items)
+    container.dropped = dropped
+    return container

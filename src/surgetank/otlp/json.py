@@ -14,7 +14,7 @@ import struct
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from surgetank.model import Signal
 from surgetank.otlp.fields import Field, fields, read_varint
@@ -56,7 +56,11 @@ class _Entry:
     """The `oneof` that it belongs to. An optional field is alone in one: it is written even when it is the default."""
 
 
-def _signed(value: int, bits: int) -> int:
+Messages: TypeAlias = Mapping[str, Mapping[int, _Entry]]
+"""Of each message, its fields by number."""
+
+
+def signed(value: int, bits: int) -> int:
     """Return a varint's lowest bits as two's complement."""
     value &= (1 << bits) - 1
     return value - (1 << bits) if value >> (bits - 1) else value
@@ -80,12 +84,12 @@ _TEXT: Final = _Kind(LENGTH_DELIMITED, lambda content: content.decode("utf-8", "
 _BYTES: Final = _Kind(LENGTH_DELIMITED, lambda content: b64encode(content).decode(), "")
 _HEX: Final = _Kind(LENGTH_DELIMITED, bytes.hex, "")
 _BOOL: Final = _Kind(VARINT, bool, default=False)
-_ENUM: Final = _Kind(VARINT, lambda value: _signed(value, 32), 0)
+_ENUM: Final = _Kind(VARINT, lambda value: signed(value, 32), 0)
 _INT32: Final = _ENUM
 _UINT32: Final = _Kind(VARINT, lambda value: value & 0xFFFF_FFFF, 0)
 _SINT32: Final = _Kind(VARINT, _zigzag, 0)
 # Numbers of 64 bits are decimal strings, since JavaScript's have 53.
-_INT64: Final = _Kind(VARINT, lambda value: str(_signed(value, 64)), "0")
+_INT64: Final = _Kind(VARINT, lambda value: str(signed(value, 64)), "0")
 _UINT64: Final = _Kind(VARINT, str, "0")
 _FIXED32: Final = _Kind(FIXED32, lambda content: _unpack_fixed32(content)[0], 0)
 _FIXED64: Final = _Kind(FIXED64, lambda content: str(_unpack_fixed64(content)[0]), "0")
@@ -283,7 +287,7 @@ _METRICS: Final[Mapping[str, Mapping[int, _Entry]]] = {
         **_choices("value", {3: _one("asDouble", _DOUBLE), 6: _one("asInt", _SFIXED64)}),
     },
 }
-MESSAGES: Final[Mapping[str, Mapping[int, _Entry]]] = {**_COMMON, **_TRACES, **_LOGS, **_METRICS}
+MESSAGES: Final[Messages] = {**_COMMON, **_TRACES, **_LOGS, **_METRICS}
 """Every message that a request can hold, by its name in the protocol's files."""
 _ROOTS: Final[Mapping[Signal, str]] = {
     Signal.SPANS: "ExportTraceServiceRequest",
@@ -299,9 +303,7 @@ def decode(raw: bytes, signal: Signal) -> dict[str, Any]:
     Raises:
         ValueError: The bytes are no protobuf message.
     """
-    found: dict[str, Any] = {}
-    _read(raw, 0, len(raw), _ROOTS[signal], found, 0)
-    return found
+    return read(raw, signal, MESSAGES)
 
 
 def line(raw: bytes, signal: Signal) -> str:
@@ -314,18 +316,32 @@ def line(raw: bytes, signal: Signal) -> str:
     return json.dumps(decode(raw, signal), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _read(data: bytes, start: int, end: int, message: str, into: dict[str, Any], depth: int) -> None:
+def read(raw: bytes, signal: Signal, messages: Messages) -> dict[str, Any]:
+    """
+    Return a serialised Export*ServiceRequest as an object, its values as these tables convert them.
+
+    Raises:
+        ValueError: The bytes are no protobuf message.
+    """
+    found: dict[str, Any] = {}
+    _read(raw, 0, len(raw), (messages, _ROOTS[signal]), found, 0)
+    return found
+
+
+def _read(data: bytes, start: int, end: int, kind: tuple[Messages, str], into: dict[str, Any], depth: int) -> None:
     """Read a message into an object that may hold what an earlier occurrence of it said, as protobuf merges them."""
     if depth > _DEPTH_MAX:
         raise ValueError(f"messages nest deeper than {_DEPTH_MAX} levels")
-    entries = MESSAGES[message]
+    messages, message = kind
+    entries = messages[message]
     for field in fields(data, start, end):
         entry = entries.get(field.number)
         if entry is None:
             continue
         if isinstance(entry.kind, str):
             if field.wire_type == LENGTH_DELIMITED:
-                _read(data, field.start, field.end, entry.kind, _place_for(entry, entries, into), depth + 1)
+                place = _place_for(entry, entries, into)
+                _read(data, field.start, field.end, (messages, entry.kind), place, depth + 1)
         elif entry.is_repeated:
             values = list(_repeated(data, field, entry.kind))
             if values:
