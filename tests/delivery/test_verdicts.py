@@ -5,6 +5,7 @@ from datetime import datetime, timezone
 from email.utils import format_datetime
 
 import pytest
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -297,3 +298,124 @@ def test_every_failure_has_a_verdict_that_keeps_the_rules(cause, message, is_rep
     assert not verdict.reached
     assert len(verdict.message) <= verdicts.MESSAGE_MAX
     assert verdict.message.isprintable()
+
+
+def judge_grpc(code="OK", *, details="", status=b"", body=b"", items=10):
+    return verdicts.of_grpc(code, details=details, status=status, body=body, items=items)
+
+
+def status_with(*details, code=14):
+    """Return a `google.rpc.Status` with these messages among its details, serialised by the official classes."""
+    status = Status(code=code, message="later")
+    for detail in details:
+        status.details.add().Pack(detail)
+    return status.SerializeToString()
+
+
+def retry_info(seconds=0, nanos=0):
+    info = RetryInfo()
+    info.retry_delay.seconds, info.retry_delay.nanos = seconds, nanos
+    return info
+
+
+@pytest.mark.parametrize(
+    ("outcome", "codes"),
+    [
+        (Outcome.DELIVERED, ["OK"]),
+        (Outcome.RETRY, ["CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"]),
+        (Outcome.RETRY, ["UNKNOWN", "INTERNAL", "RESOURCE_EXHAUSTED", "A_CODE_OF_THE_FUTURE"]),
+        (Outcome.HOLD, ["UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED", "NOT_FOUND"]),
+        (Outcome.PERMANENT, ["INVALID_ARGUMENT", "ALREADY_EXISTS", "FAILED_PRECONDITION"]),
+    ],
+)
+def test_the_table_says_what_each_grpc_code_means(outcome, codes):
+    """OTLP's retryable ones and those that look like a crash are retried, what people repair is held."""
+    assert {code: judge_grpc(code).outcome for code in codes} == dict.fromkeys(codes, outcome)
+
+
+def test_every_grpc_code_has_a_verdict_and_is_its_own_cause():
+    """The table forgets none that gRPC knows."""
+    grpc = pytest.importorskip("grpc")
+
+    assert {code.name for code in grpc.StatusCode} == set(verdicts.GRPC_OUTCOMES)
+    for code in grpc.StatusCode:
+        assert (judge_grpc(code.name).cause, judge_grpc(code.name).reached) == (code.name, True)
+
+
+def test_a_grpc_success_may_be_a_partial_one():
+    """As over HTTP, and never of more items than there were."""
+    answer = ExportTraceServiceResponse()
+    answer.partial_success.rejected_spans = 3
+    answer.partial_success.error_message = "no room"
+
+    verdict = judge_grpc(body=answer.SerializeToString())
+
+    assert (verdict.outcome, verdict.rejected, verdict.message) == (Outcome.DELIVERED, 3, "no room")
+    assert judge_grpc(body=answer.SerializeToString(), items=2).rejected == 2
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        "SERVER: Received message larger than max (5242880 vs. 4194304)",
+        "grpc: received message larger than max (5242880 vs. 4194304)",
+        "grpc: received message after decompression larger than max 4194304",
+        "gRPC message exceeds maximum size 4194304: 5242880",
+        "Received message exceeds the maximum configured message size.",
+        "Error, decoded message length too large: found 5242880 bytes, the limit is: 4194304 bytes",
+    ],
+)
+def test_a_message_that_is_too_large_is_split_whatever_the_server_is_written_in(details):
+    """It has no code of its own; Rust's answers another than the others."""
+    assert judge_grpc("RESOURCE_EXHAUSTED", details=details).outcome is Outcome.SPLIT
+    assert judge_grpc("OUT_OF_RANGE", details=details).outcome is Outcome.SPLIT
+    assert judge_grpc("UNAVAILABLE", details=details).outcome is Outcome.RETRY
+
+
+def test_an_answer_that_is_too_large_for_us_does_not_split_the_request():
+    """Smaller requests would not make it smaller."""
+    said = "CLIENT: Received message larger than max (5242880 vs. 4194304)"
+
+    assert judge_grpc("RESOURCE_EXHAUSTED", details=said).outcome is Outcome.RETRY
+
+
+def test_a_size_with_retry_info_is_waited_for():
+    """Whoever says when to come again does not mean the size."""
+    verdict = judge_grpc("RESOURCE_EXHAUSTED", details="queue too large", status=status_with(retry_info(2)))
+
+    assert (verdict.outcome, verdict.retry_after) == (Outcome.RETRY, 2.0)
+
+
+@given(seconds=st.integers(0, 315_576_000_000), nanos=st.integers(0, 999_999_999), before=st.booleans())
+def test_retry_info_is_read_as_the_official_classes_write_it(seconds, nanos, before):
+    """Wherever it stands among the details."""
+    others = [ErrorInfo(reason="busy")] if before else []
+    status = status_with(*others, retry_info(seconds, nanos), ErrorInfo())
+
+    assert verdicts.parse_retry_info(status) == pytest.approx(seconds + nanos / 1e9)
+
+
+def test_only_a_grpc_retry_takes_over_what_the_receiver_asked_to_wait():
+    """Beside anything else it is no promise about this batch."""
+    status = status_with(retry_info(7))
+    with_delay = {code for code in verdicts.GRPC_OUTCOMES if judge_grpc(code, status=status).retry_after == 7.0}
+
+    assert with_delay == {code for code, outcome in verdicts.GRPC_OUTCOMES.items() if outcome is Outcome.RETRY}
+
+
+def test_retry_info_that_says_nothing_or_nonsense():
+    """No delay is none at all; a negative one, or another detail, is as if there were no `RetryInfo`."""
+    assert verdicts.parse_retry_info(status_with(RetryInfo())) == 0.0
+    assert verdicts.parse_retry_info(status_with(retry_info(-1))) is None
+    assert verdicts.parse_retry_info(status_with(retry_info(1, -5))) is None
+    assert verdicts.parse_retry_info(status_with(ErrorInfo(reason="busy"))) is None
+    assert verdicts.parse_retry_info(b"") is None
+
+
+@given(st.binary(max_size=80))
+@example(b"\x1a\x05\x0a\xff\xff\xff\x7f")
+def test_any_bytes_may_come_as_a_grpc_status(status):
+    """Nothing that a server says is raised."""
+    for code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"):
+        verdict = judge_grpc(code, status=status)
+        assert verdict.retry_after is None or 0 <= verdict.retry_after < math.inf

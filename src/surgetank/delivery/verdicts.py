@@ -7,21 +7,27 @@ The retryable statuses are OTLP/HTTP's (429, 502, 503, 504) and those that serve
 proxies use for passing faults all the same (408, 500, other 5xx). What people
 repair without touching the application (credentials, routes, redirects) is held like an
 outage. Everything else will not be better next time.
+
+For gRPC the same is done by status code. Where that differs from OTLP's table: UNKNOWN and INTERNAL are retried, for
+they are what a server's crash and a broken stream look like (a batch that is refused by itself is found out by its
+repetition); RESOURCE_EXHAUSTED without `RetryInfo` is retried too, because collectors answer it when a
+queue is full, unless it says that the message is too large; credentials and routes are held.
 """
 
 from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Final
 
 from surgetank.model import Outcome, Verdict
 from surgetank.otlp import partial_success
-from surgetank.otlp.fields import fields
-from surgetank.otlp.wire import LENGTH_DELIMITED
+from surgetank.otlp.fields import Field, fields
+from surgetank.otlp.wire import INT64_MAX, LENGTH_DELIMITED, VARINT
 
 STATUS_OUTCOMES: Final[Mapping[int, Outcome]] = {
     401: Outcome.HOLD,
@@ -43,6 +49,33 @@ CLASS_OUTCOMES: Final[Mapping[int, Outcome]] = {
     4: Outcome.PERMANENT,
     5: Outcome.RETRY,
 }
+
+GRPC_OUTCOMES: Final[Mapping[str, Outcome]] = {
+    "OK": Outcome.DELIVERED,
+    "CANCELLED": Outcome.RETRY,
+    "UNKNOWN": Outcome.RETRY,
+    "INVALID_ARGUMENT": Outcome.PERMANENT,
+    "DEADLINE_EXCEEDED": Outcome.RETRY,
+    "NOT_FOUND": Outcome.HOLD,
+    "ALREADY_EXISTS": Outcome.PERMANENT,
+    "PERMISSION_DENIED": Outcome.HOLD,
+    "RESOURCE_EXHAUSTED": Outcome.RETRY,
+    "FAILED_PRECONDITION": Outcome.PERMANENT,
+    "ABORTED": Outcome.RETRY,
+    "OUT_OF_RANGE": Outcome.RETRY,
+    "UNIMPLEMENTED": Outcome.HOLD,
+    "INTERNAL": Outcome.RETRY,
+    "UNAVAILABLE": Outcome.RETRY,
+    "DATA_LOSS": Outcome.RETRY,
+    "UNAUTHENTICATED": Outcome.HOLD,
+}
+# A message that is too large has no code of its own; each implementation has words of its own for it: C++ and Go,
+# Java and .NET, Rust (which answers OUT_OF_RANGE).
+_SIZE_CODES: Final = ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE")
+_TOO_LARGE: Final = re.compile(r"larger than max|exceeds (the )?(configured )?max|too large", re.IGNORECASE)
+
+_RETRY_INFO: Final = b"type.googleapis.com/google.rpc.RetryInfo"
+_NANOSECOND: Final = 1e-9
 
 MESSAGE_MAX: Final = 200
 
@@ -69,6 +102,29 @@ def of_http(status: int, *, retry_after: str | None, body: bytes, items: int, no
         retry_after=parse_retry_after(retry_after, now) if outcome is Outcome.RETRY else None,
         message=_shortened(_explanation(body)),
     )
+
+
+def of_grpc(code: str, *, details: str, status: bytes, body: bytes, items: int) -> Verdict:
+    """
+    Judge a gRPC answer.
+
+    Args:
+        code: The status code's name; one that is not known counts as `UNKNOWN`, as gRPC has it.
+        details: The status message.
+        status: The `grpc-status-details-bin` of the trailers (a `google.rpc.Status`), or nothing.
+        body: The response, if the code is `OK`.
+        items: Items in the request; a receiver cannot reject more.
+    """
+    outcome = GRPC_OUTCOMES.get(code, Outcome.RETRY)
+    if outcome is Outcome.DELIVERED:
+        said = partial_success.parse(body)
+        rejected = min(max(said.rejected, 0), items)
+        return Verdict(outcome=outcome, cause=code, rejected=rejected, message=_shortened(said.message))
+    retry_after = parse_retry_info(status) if outcome is Outcome.RETRY else None
+    # What our own library says of an answer that is too large for it is no reason to send less.
+    if retry_after is None and code in _SIZE_CODES and _TOO_LARGE.search(details) and not details.startswith("CLIENT:"):
+        outcome = Outcome.SPLIT
+    return Verdict(outcome=outcome, cause=code, retry_after=retry_after, message=_shortened(details))
 
 
 def of_failure(cause: str, message: str = "", *, is_repairable: bool = False) -> Verdict:
@@ -98,6 +154,39 @@ def parse_retry_after(text: str | None, now: float) -> float | None:
     except ValueError:
         return _seconds_until(text, now)
     return seconds if 0 <= seconds < math.inf else None
+
+
+def parse_retry_info(status: bytes) -> float | None:
+    """
+    Return the seconds to wait that a `google.rpc.Status` names in a `google.rpc.RetryInfo` among its details.
+
+    0 for one that names no delay; None without one, and for what makes no sense (negative, no such message).
+    """
+    try:
+        for detail in _messages(status, 0, len(status), 3):
+            kinds = _messages(status, detail.start, detail.end, 1)
+            if any(status[kind.start : kind.end] == _RETRY_INFO for kind in kinds):
+                return _retry_delay(status, detail)
+    except ValueError:
+        pass
+    return None
+
+
+def _retry_delay(status: bytes, detail: Field) -> float | None:
+    """Read `RetryInfo.retry_delay`, a `google.protobuf.Duration`, out of the value of an `Any`."""
+    parts = {1: 0, 2: 0}
+    for value in _messages(status, detail.start, detail.end, 2):
+        for delay in _messages(status, value.start, value.end, 1):
+            for part in fields(status, delay.start, delay.end):
+                if part.number in parts and part.wire_type == VARINT:
+                    parts[part.number] = part.value
+    # A negative number is one of 64 bits here, with the highest set.
+    is_negative = any(part > INT64_MAX for part in parts.values())
+    return None if is_negative else parts[1] + parts[2] * _NANOSECOND
+
+
+def _messages(data: bytes, start: int, end: int, number: int) -> Iterator[Field]:
+    return (each for each in fields(data, start, end) if each.number == number and each.wire_type == LENGTH_DELIMITED)
 
 
 def _seconds_until(date: str, now: float) -> float | None:
