@@ -170,6 +170,8 @@ class Outcome(enum.Enum):
     """Too large for the receiver: send it in two halves."""
     PERMANENT = "permanent"
     """The receiver will never take this request: find the item that it objects to."""
+    REJECTED = "rejected"
+    """Tried often enough on a way that never says why it fails: give up the batch as a whole, and wait as after a fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -201,6 +201,20 @@ def test_a_batch_that_is_not_a_request_is_rejected_whole():
     assert bench.stats.rejected == 2
 
 
+def test_a_batch_that_is_given_up_as_a_whole_is_rejected_uncut_and_counts_as_a_failure():
+    """A way that never says why it fails gives no reason to look for one item."""
+    given_up = Verdict(outcome=Outcome.REJECTED, cause="FAILURE")
+    bench = Bench(otherwise=given_up, threshold=2)
+    bench.queue(span_batch([1, 2, 3]))
+    bench.queue(span_batch([4, 5]))
+
+    bench.run()
+
+    assert (bench.stats.rejected, bench.stats.queued) == (5, 0)
+    assert len(bench.sender.sent) == 2
+    assert bench.worker.breaker is BreakerState.OPEN
+
+
 def test_one_batch_that_keeps_failing_does_not_block_the_others():
     """After three refusals it steps aside; after five strikes it is cut like poison."""
     from fakes.requests import span_numbers

@@ -39,8 +39,10 @@ class Dissector:
         self._patience = PATIENCE
 
     def dissect(self, held: HeldBatch, outcome: Outcome) -> Dissection:
-        """Cut a batch that was answered with `SPLIT` or `PERMANENT`, or reject what cannot be cut."""
+        """Cut a batch that was answered with `SPLIT` or `PERMANENT`, or reject what cannot be cut or shall not be."""
         items = held.batch.items
+        if outcome is Outcome.REJECTED:
+            return Dissection(rejected=items)
         if outcome is Outcome.PERMANENT and held.family is None:
             held.family = Family()
         if items == 1:

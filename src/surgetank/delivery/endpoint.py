@@ -61,7 +61,7 @@ class Endpoint:
 
     def settled(self, worker: Worker, verdict: Verdict) -> None:
         """Tell people when an outage begins and when it is over."""
-        if verdict.outcome in (Outcome.RETRY, Outcome.HOLD):
+        if verdict.outcome in (Outcome.RETRY, Outcome.HOLD, Outcome.REJECTED):
             self._marks = None
             if worker.breaker is not BreakerState.CLOSED:
                 self._begin(worker, verdict)

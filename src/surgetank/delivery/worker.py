@@ -204,7 +204,7 @@ class Worker:
         with self._lock:
             evidence = self._outlet.settle(verdict, now)
             allowed_at = self._outlet.allowed_at()
-        if outcome in (Outcome.RETRY, Outcome.HOLD):
+        if outcome in (Outcome.RETRY, Outcome.HOLD, Outcome.REJECTED):
             self._store.give_up_flushes(allowed_at)
         if evidence is not None:
             self._observer.heard(self, evidence)
