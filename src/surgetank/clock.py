@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 
+from surgetank import threads
+
 
 class SystemClock:
     """Real time. Thread-safe."""
 
     monotonic = staticmethod(time.monotonic)
     now = staticmethod(time.time)
-    sleep = staticmethod(time.sleep)
+    sleep = staticmethod(threads.sleep)

@@ -11,13 +11,13 @@ import logging
 import signal
 import sys
 import threading
-import time
+from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Final
 
+from surgetank import threads
 from surgetank.model import PRESSING
 
 _logger: Final = logging.getLogger("surgetank")
@@ -32,17 +32,17 @@ _own_threads: set[int] = set()
 
 def is_own_thread() -> bool:
     """Whether the calling thread does surgetank's own work, so that what it logs is not the application's telemetry."""
-    return threading.get_ident() in _own_threads
+    return threads.get_ident() in _own_threads
 
 
 def may_wait() -> bool:
     """
     Whether the calling thread may be made to wait for room.
 
-    Not ours, which make the room; not one that runs an event loop, whose other tasks would stand still; not one in a
-    signal handler, which may have interrupted somebody whom it would wait for.
+    Not ours, which make the room; not one that runs an event loop or greenlets, whose other tasks would stand still; not
+    one in a signal handler, which may have interrupted somebody whom it would wait for.
     """
-    if is_own_thread():
+    if is_own_thread() or threads.are_greenlets():
         return False
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is not None:
@@ -70,7 +70,7 @@ def _is_in_signal_handler() -> bool:
 @contextmanager
 def own_work(context: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
     """Mark the calling thread as ours, inside `context`, for as long as it lasts."""
-    ident = threading.get_ident()
+    ident = threads.get_ident()
     was_ours = ident in _own_threads
     _own_threads.add(ident)
     try:
@@ -108,12 +108,12 @@ class Loop:
 
     def reset(self) -> None:
         """Forget the thread: construction, and a forked child, where only the forking thread lives on."""
-        self._thread: threading.Thread | None = None
+        self._thread: threads.Running | None = None
         # `SimpleQueue` is the one stdlib signal whose `put` is documented as re-entrant.
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._is_stopping = False
         self._can_start = self._is_threaded
-        self._start_lock = threading.Lock()
+        self._start_lock = threads.new_lock()
         self._has_failed = False
 
     @property
@@ -136,7 +136,7 @@ class Loop:
 
     def join(self, timeout: float) -> None:
         """Wait for a stopped thread, at most `timeout` seconds; not for ourselves."""
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not None:
             self._thread.join(max(0.0, timeout))
 
     def _start(self) -> None:
@@ -145,9 +145,7 @@ class Loop:
             return
         try:
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                thread.start()
-                self._thread = thread
+                self._thread = threads.start(self._run, self._name)
         except RuntimeError:
             # At interpreter shutdown no thread can be started any more (since CPython
             # 3.12); flush and shutdown then do the work on their caller's thread.
@@ -169,7 +167,7 @@ class Loop:
                     self._rest(min(rest, REST_MAX))
                 elif rest != PRESSING:
                     # Offer the GIL to the application's threads.
-                    time.sleep(0)
+                    threads.sleep(0)
 
     def _rest(self, seconds: float) -> None:
         try:

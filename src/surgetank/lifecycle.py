@@ -17,6 +17,8 @@ from types import FrameType
 from typing import Any, Final, Protocol
 from weakref import WeakSet
 
+from surgetank import threads
+
 # How soon a SIGTERM is delivered again (seconds) when it interrupted us in the middle of a change.
 REDELIVERY: Final = 0.01
 
@@ -41,7 +43,7 @@ class Living(Protocol):
 
 
 _living: WeakSet[Any] = WeakSet()
-_install_lock = threading.Lock()
+_install_lock = threads.new_lock()
 _is_installed = False
 
 
@@ -82,6 +84,10 @@ def _end_all() -> None:
         living.shutdown()
 
 
+def _on_worker_process_shutdown(**_: object) -> None:
+    _end_all()
+
+
 def _before_fork() -> None:
     for living in list(_living):
         living.before_fork()
@@ -94,7 +100,7 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     global _install_lock
-    _install_lock = threading.Lock()
+    _install_lock = threads.new_lock()
     for living in list(_living):
         living.after_fork_in_child()
     # A `multiprocessing` child clears the registered exit functions after this hook
@@ -102,6 +108,10 @@ def _after_in_child() -> None:
     util = sys.modules.get("multiprocessing.util")
     if util is not None and _living:
         util.register_after_fork(_ForkMark.instance, lambda _: _handle_multiprocessing_exit())
+    # Celery's pool leaves by `os._exit` too, and runs no finalizers either; but it says so.
+    signals = sys.modules.get("celery.signals")
+    if signals is not None and _living:
+        signals.worker_process_shutdown.connect(_on_worker_process_shutdown, weak=False, dispatch_uid=__name__)
 
 
 class _ForkMark:
@@ -130,12 +140,17 @@ def _handle_sigterm() -> None:
         signal.signal(signal.SIGTERM, _on_sigterm)
 
 
+def _send_again(number: int) -> None:
+    threads.Gate().wait(REDELIVERY)
+    os.kill(os.getpid(), number)
+
+
 def _on_sigterm(number: int, _: FrameType | None) -> None:
     tanks = list(_living)
     if any(tank.is_entered_here() for tank in tanks):
         # The signal arrived between two steps of a change of ours, which cannot end
         # before this handler does: let it end, and come again.
-        threading.Timer(REDELIVERY, os.kill, (os.getpid(), number)).start()
+        threads.start(lambda: _send_again(number), "surgetank-signal", is_daemon=False)
         return
     for tank in tanks:
         tank.shutdown()

@@ -11,11 +11,11 @@ silent endpoint, and the objects that arrive meanwhile must become bytes all the
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
+from surgetank import threads
 from surgetank.buffer.buffer import Buffer
 from surgetank.buffer.flush import Flush
 from surgetank.buffer.sampling import THIN, Thinning

@@ -8,13 +8,12 @@ Invariants: one deadline for all signals; `stats` balances at every moment.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from surgetank import config, lifecycle
+from surgetank import config, lifecycle, threads
 from surgetank.clock import SystemClock
 from surgetank.config import BufferConfig, Compression, Environment, OutletConfig, Timing
 from surgetank.delivery.endpoint import Endpoint

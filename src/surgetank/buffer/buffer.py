@@ -20,13 +20,13 @@ last change, so it needs no parking.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
+from surgetank import threads
 from surgetank.buffer.books import Books
 from surgetank.buffer.drop import victims, victims_for_ourselves
 from surgetank.buffer.flush import Flush, Flushes
@@ -87,7 +87,7 @@ class Waiter:
         self.item = item
         self.charge = charge
         self.is_critical = is_critical
-        self.admitted = threading.Event()
+        self.admitted = threads.Gate()
 
 
 class Buffer:
@@ -204,7 +204,7 @@ class Buffer:
         while self._waiters and (self._is_closed or self._spill_for(self._waiters[0].charge)):
             waiter = self._waiters.popleft()
             self._admit(waiter.item, waiter.charge, waiter.is_critical)
-            waiter.admitted.set()
+            waiter.admitted.open()
 
     def _spill_for(self, charge: int) -> bool:
         while self._lacks(charge) is not None:
@@ -633,7 +633,7 @@ class Buffer:
 
     def is_entered_here(self) -> bool:
         """Whether the calling thread is inside this buffer: true only in signal handlers and destructors."""
-        return bool(self._lock._is_owned())  # type: ignore[attr-defined]  # stdlib-internal, but what `threading.Condition` itself relies on
+        return bool(self._lock._is_owned())  # stdlib-internal, but what `threading.Condition` itself relies on
 
     def _check_flushes(self) -> None:
         if not self._flushes:

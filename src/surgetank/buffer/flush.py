@@ -7,7 +7,7 @@ Invariants: it ends once; it is a success only if every watched item was deliver
 
 from __future__ import annotations
 
-import threading
+from surgetank.threads import Gate
 
 
 class Flush:
@@ -29,12 +29,12 @@ class Flush:
         self.has_lost = False
         """Whether a watched item was dropped or rejected."""
         self._is_delivered = False
-        self._ended = threading.Event()
+        self._ended = Gate()
 
     @property
     def is_over(self) -> bool:
         """Whether there is nothing left to wait for."""
-        return self._ended.is_set()
+        return self._ended.is_open
 
     @property
     def has_succeeded(self) -> bool:
@@ -49,11 +49,11 @@ class Flush:
     def finish(self) -> None:
         """Every watched item has left."""
         self._is_delivered = True
-        self._ended.set()
+        self._ended.open()
 
     def fail(self) -> None:
         """No attempt can come before the deadline, or everything was given up."""
-        self._ended.set()
+        self._ended.open()
 
 
 class Flushes:

@@ -11,12 +11,12 @@ under way whose randomness lies between the old threshold and the new one are to
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
+from surgetank import threads
 from surgetank.buffer.buffer import Buffer
 from surgetank.model import Clock, Signal
 from surgetank.otlp.probability import RANDOMNESS, thinned, threshold_of_one_in, threshold_text
@@ -85,7 +85,7 @@ class Thinning:
     def reset(self) -> None:
         """Begin anew: construction, and a forked child, whose buffer is empty."""
         self._level = Level()
-        self._is_revised = threading.Lock()
+        self._is_revised = threads.new_lock()
         self._look_at = float("-inf")
         self._look_fill = 0.0
 

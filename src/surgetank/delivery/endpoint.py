@@ -8,11 +8,11 @@ Invariants: an outage is two lines at warning level, one at its beginning and on
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from surgetank import threads
 from surgetank.delivery.outlet import Evidence
 from surgetank.delivery.worker import Worker
 from surgetank.model import BreakerState, Clock, Outcome, Signal, SignalStats, Verdict
@@ -43,7 +43,7 @@ class Endpoint:
         self.name = name
         self._clock = clock
         self._members: dict[Worker, Member] = {}
-        self._lock = threading.Lock()
+        self._lock = threads.new_lock()
         self._began_at: float | None = None
         self._at_start: dict[Worker, SignalStats] = {}
         self._marks: dict[Worker, int] | None = None
@@ -70,7 +70,7 @@ class Endpoint:
 
     def forget(self) -> None:
         """Start anew in a forked child: its parent's outage is its parent's to report."""
-        self._lock = threading.Lock()
+        self._lock = threads.new_lock()
         self._members.clear()
         self._began_at = None
 

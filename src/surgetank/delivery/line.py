@@ -11,8 +11,8 @@ from __future__ import annotations
 import codecs
 import http.client
 import queue
+import select
 import socket
-import threading
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
+from surgetank import threads
 from surgetank.model import Clock
 
 # `getaddrinfo` looks this codec up when it is first given a name, and that is an import: a fork in the middle
@@ -44,7 +45,7 @@ class Line:
         self._sock: socket.socket | None = None
         """What is read from: with TLS, if there is any."""
         # Guards everything below. Re-entrant, for signal handlers.
-        self._lock = threading.RLock()
+        self._lock = threads.new_rlock()
         self._handle: socket.socket | None = None
         self.is_cut = False
 
@@ -103,10 +104,12 @@ class Line:
             OSError: None did, or the line was cut.
         """
         self.drop()
-        addresses = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        # Under gevent, too, our threads wait in the operating system and not in a hub.
+        new_socket, look_up = threads.native("socket", "socket"), threads.native("socket", "getaddrinfo")
+        addresses = look_up(host.strip("[]"), port, type=socket.SOCK_STREAM)
         fault: OSError = socket.gaierror(socket.EAI_NONAME, "no address")
         for index, (family, kind, protocol, _, address) in enumerate(addresses):
-            sock = socket.socket(family, kind, protocol)
+            sock = new_socket(family, kind, protocol)
             try:
                 for option in options:
                     sock.setsockopt(*option)
@@ -165,6 +168,16 @@ def pool_classes(line: Line) -> dict[str, type[HTTPConnectionPool]]:
 
     class LineHTTPConnection(HTTPConnection):
         response_class = _Response
+
+        @property
+        def is_connected(self) -> bool:
+            new_poll = threads.native("select", "poll")
+            if self.sock is None or new_poll is None:
+                return super().is_connected
+            # An idle connection that can be read from has been closed, or has bytes that nobody asked for.
+            poll = new_poll()
+            poll.register(self.sock, select.POLLIN)
+            return not poll.poll(0)
 
         def _new_conn(self) -> socket.socket:
             # urllib3 expects these three, and tells by them that there was no connection yet.

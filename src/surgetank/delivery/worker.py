@@ -7,11 +7,11 @@ Invariants: a leased batch is settled or put back, whatever the sender does; at 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
+from surgetank import threads
 from surgetank.delivery.backoff import exponential
 from surgetank.delivery.dissection import Dissection, Dissector
 from surgetank.delivery.outlet import Evidence, Outlet
@@ -101,7 +101,7 @@ class Worker:
         self._deliveries = 0
         self._deadline = FOREVER
         self._sending_until = FOREVER
-        self._lock = threading.Lock()
+        self._lock = threads.new_lock()
 
     @property
     def breaker(self) -> BreakerState:

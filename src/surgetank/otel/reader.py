@@ -22,6 +22,7 @@ from typing import Any, Final
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader, MetricsData
 from opentelemetry.sdk.metrics.view import Aggregation
 
+from surgetank import threads
 from surgetank.driver import Loop
 from surgetank.model import FOREVER, Clock
 from surgetank.otel.shim import is_registered, renew_after_fork
@@ -73,7 +74,7 @@ class TankMetricReader(MetricReader):
         self._stretches = pipeline.limits.drop_strategy == "sampling"
         self._collection = 0
         self._is_shut_down = False
-        self._collect_lock = threading.Lock()
+        self._collect_lock = threads.new_lock()
         # Not one of our own threads in the sense of `own_work`: it runs the application's callbacks.
         self._ticker = Loop("surgetank-metrics-reader", self._tick, nullcontext, is_threaded=is_threaded)
         self._begin_ticking()
@@ -109,18 +110,18 @@ class TankMetricReader(MetricReader):
         """
         if not is_registered(self):
             return True
-        done = threading.Event()
+        done = threads.Gate()
 
         def collect() -> None:
             self._collect_once(timeout)
-            done.set()
+            done.open()
 
         try:
-            threading.Thread(target=collect, name="surgetank-metrics-collect", daemon=True).start()
+            threads.start(collect, "surgetank-metrics-collect")
         except RuntimeError:
             # The interpreter is ending and starts no more threads.
             collect()
-        return done.wait(max(0.0, timeout))
+        return done.wait(timeout)
 
     def before_fork(self) -> None:
         """Let a collection end, so that the child does not inherit the SDK's locks held by a thread that it lacks."""
@@ -133,7 +134,7 @@ class TankMetricReader(MetricReader):
 
     def after_fork_in_child(self) -> None:
         """Start anew: measurements from zero, a thread of our own."""
-        self._collect_lock = threading.Lock()
+        self._collect_lock = threads.new_lock()
         renew_after_fork(self)
         self._ticker.reset()
         if not self._is_shut_down:

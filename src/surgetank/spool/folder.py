@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Final, Protocol
 
+from surgetank import threads
 from surgetank.model import Clock, Lane, Signal
 from surgetank.spool.filesystem import File, Filesystem
 from surgetank.spool.settings import SpoolSettings
@@ -112,7 +112,7 @@ class Folder:
 
     def _reset(self) -> None:
         # Guards everything below, and everything in the members.
-        self._lock = threading.RLock()
+        self._lock = threads.new_rlock()
         self._pid = os.getpid()
         self.used_bytes = 0
         """In all segments that we own or have adopted."""

@@ -1,0 +1,139 @@
+"""The operating system's threads and locks, whatever has been put in place of Python's.
+
+gevent puts greenlets in place of threads: there a thread of ours would share the application's only thread, stop it while
+it waits on its bell, and stand still while the application computes. A server that patches after it has loaded the
+application even mixes the two. What is made here is real in either case.
+
+Owns: no state. Threads: any.
+Invariants: nothing made here runs in, or waits for, gevent's hub; nor does it give a thread of ours a hub of its own, with
+which the interpreter's end would crash.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from _queue import Empty, SimpleQueue
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Final, Protocol
+
+_MONKEY: Final = "gevent.monkey"
+
+
+def native(module: str, name: str) -> Any:
+    """
+    Return what a module of the standard library had under a name before gevent patched it; None if it had nothing.
+
+    Asked once, when a module is imported, or each time: the answer is the same.
+    """
+    monkey = sys.modules.get(_MONKEY)
+    try:
+        return getattr(import_module(module), name) if monkey is None else monkey.get_original(module, name)
+    except AttributeError:
+        return None
+
+
+new_lock: Final[Callable[[], threading.Lock]] = native("_thread", "allocate_lock")
+new_rlock: Final[Callable[[], Any]] = native("_thread", "RLock")
+get_ident: Final[Callable[[], int]] = native("_thread", "get_ident")
+sleep: Final[Callable[[float], None]] = native("time", "sleep")
+_start_new_thread: Final[Callable[..., int]] = native("_thread", "start_new_thread")
+
+
+def are_greenlets() -> bool:
+    """Whether what `threading` calls threads are greenlets, which all stand still when one of them does."""
+    monkey = sys.modules.get(_MONKEY)
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+class Gate:
+    """Opened once and for all; re-entrant, for signal handlers."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        """Whether nobody waits any more."""
+        # `SimpleQueue` is the one stdlib signal whose `put` is documented as re-entrant.
+        self._tokens: SimpleQueue[None] = SimpleQueue()
+
+    def open(self) -> None:
+        """Let everybody pass."""
+        self.is_open = True
+        self._tokens.put(None)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds; return whether it is open."""
+        if not self.is_open:
+            try:
+                self._tokens.get(timeout=min(max(0.0, timeout), threading.TIMEOUT_MAX))
+            except Empty:
+                pass
+            else:
+                # For the next in line.
+                self._tokens.put(None)
+        return self.is_open
+
+
+class Running(Protocol):
+    """A thread that was started."""
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+
+    def join(self, timeout: float) -> None:
+        """Wait for its end, at most `timeout` seconds; not for the calling thread itself."""
+
+
+def start(target: Callable[[], object], name: str, *, is_daemon: bool = True) -> Running:
+    """
+    Start a thread.
+
+    Args:
+        target: What it does.
+        name: As profilers and debuggers show it.
+        is_daemon: Whether the interpreter may end before it; always, where gevent is.
+
+    Raises:
+        RuntimeError: The interpreter is ending and starts no more threads.
+    """
+    # One that may still patch will not find a thread that `threading` would have to remember.
+    return _Beneath(target) if _MONKEY in sys.modules else _Plain(target, name, is_daemon=is_daemon)
+
+
+class _Plain:
+    """A thread as `threading` knows it."""
+
+    def __init__(self, target: Callable[[], object], name: str, *, is_daemon: bool) -> None:
+        self._thread = threading.Thread(target=target, name=name, daemon=is_daemon)
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def join(self, timeout: float) -> None:
+        if self._thread.ident != get_ident():
+            self._thread.join(timeout)
+
+
+class _Beneath:
+    """A thread that `threading` knows nothing of, and therefore cannot confuse with a greenlet."""
+
+    def __init__(self, target: Callable[[], object]) -> None:
+        self._target = target
+        self._ended = Gate()
+        self._ident = 0
+        _start_new_thread(self._run, ())
+
+    def is_alive(self) -> bool:
+        return not self._ended.is_open
+
+    def join(self, timeout: float) -> None:
+        if self._ident != get_ident():
+            self._ended.wait(timeout)
+
+    def _run(self) -> None:
+        self._ident = get_ident()
+        try:
+            self._target()
+        finally:
+            self._ended.open()
