@@ -50,7 +50,7 @@ def test_every_field_is_described(record):
 def test_every_argument_of_a_tank_is_described():
     """In the reference, but for those that only tests use, and in the docstring."""
     for name in list(inspect.signature(surgetank.Tank).parameters):
-        if name not in ("spans", "metrics", "logs", "clock", "make_sender", "filesystem", "probe"):
+        if name not in ("spans", "metrics", "logs", "clock", "outlets", "make_sender", "filesystem", "probe"):
             assert f"`{name}`" in CONFIGURATION, name
         assert f"{name}: " in (surgetank.Tank.__doc__ or ""), name
 

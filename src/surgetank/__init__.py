@@ -24,6 +24,7 @@ from surgetank.errors import ConfigError, SpoolKeyError, SurgetankError
 if TYPE_CHECKING:
     from surgetank._version import __version__ as __version__
     from surgetank.config import BufferConfig, Timing
+    from surgetank.drop_in import BatchLogRecordProcessor, BatchSpanProcessor, PeriodicExportingMetricReader
     from surgetank.memory.monitor import Pressure
     from surgetank.memory.settings import MemoryConfig
     from surgetank.model import BreakerState, DropReason, Signal, SignalStats, TankStats
@@ -32,11 +33,14 @@ if TYPE_CHECKING:
     from surgetank.wiring import install
 
 __all__ = [
+    "BatchLogRecordProcessor",
+    "BatchSpanProcessor",
     "BreakerState",
     "BufferConfig",
     "ConfigError",
     "DropReason",
     "MemoryConfig",
+    "PeriodicExportingMetricReader",
     "Pressure",
     "Signal",
     "SignalStats",
@@ -52,10 +56,13 @@ __all__ = [
 # Loaded when first asked for: naming the package must cost an application next to nothing,
 # while the SDK and urllib3 behind `Tank` take tens of milliseconds.
 _HOMES = {
+    "BatchLogRecordProcessor": "surgetank.drop_in",
+    "BatchSpanProcessor": "surgetank.drop_in",
     "BreakerState": "surgetank.model",
     "BufferConfig": "surgetank.config",
     "DropReason": "surgetank.model",
     "MemoryConfig": "surgetank.memory.settings",
+    "PeriodicExportingMetricReader": "surgetank.drop_in",
     "Pressure": "surgetank.memory.monitor",
     "Signal": "surgetank.model",
     "SignalStats": "surgetank.model",

@@ -587,10 +587,11 @@ def resolve(
     persistence_enabled: bool | None = None,
     total_memory_mb: float | None = None,
     variables: Mapping[str, str] | None = None,
+    outlets: Mapping[Signal, OutletConfig] | None = None,
     **outlet: Any,
 ) -> TankConfig:
     """
-    Complete a tank's configuration; `outlet` is what `resolve_outlet` takes.
+    Complete a tank's configuration; `outlet` is what `resolve_outlet` takes, unless complete `outlets` are given.
 
     Raises:
         ConfigError: Anything is outside its range or contradicts something else.
@@ -607,9 +608,11 @@ def resolve(
         persistence_enabled = environment.ours("SURGETANK_PERSISTENCE_ENABLED", _parse_bool, "true or false")
     if persistence_enabled is False:
         limits = {signal: replace(each, persist="none") for signal, each in limits.items()}
+    if outlets is None:
+        outlets = {signal: resolve_outlet(signal, environment, **outlet) for signal in Signal}
     return TankConfig(
         limits=_within_total(limits, total_memory_mb, environment),
-        outlets={signal: resolve_outlet(signal, environment, **outlet) for signal in Signal},
+        outlets=outlets,
         timing=resolve_timing(timing, environment),
         shutdown_timeout=resolve_seconds("shutdown_timeout", shutdown_timeout, environment, 5.0),
         metric_export_interval=float(interval),

@@ -84,6 +84,7 @@ class Tank:
         is_threaded: False: nothing happens by itself; `force_flush` and `shutdown` do all work on their caller's
             thread. For tests, and for platforms without threads. Default True.
         clock: Time; for tests.
+        outlets: Complete outlets, in place of what endpoint and its kin come to; for the drop-in classes.
         make_sender: Makes a signal's way to the network; for tests.
         filesystem: The way to the disk; for tests.
         probe: Reads the memory; for tests and odd platforms. Default: what the system has.
@@ -117,6 +118,7 @@ class Tank:
         handle_sigterm: bool = True,
         is_threaded: bool = True,
         clock: Clock | None = None,
+        outlets: Mapping[Signal, OutletConfig] | None = None,
         make_sender: Callable[[OutletConfig, Clock], Sender] | None = None,
         filesystem: Filesystem | None = None,
         probe: Probe | None = None,
@@ -138,6 +140,7 @@ class Tank:
             client_key_file=client_key_file,
             client_certificate_file=client_certificate_file,
             proxy=proxy,
+            outlets=outlets,
         )
         self._clock: Clock = clock or SystemClock()
         self._is_threaded = is_threaded
@@ -470,6 +473,9 @@ def _http_sender(outlet: OutletConfig, clock: Clock) -> Sender:
 def _place(url: str) -> str:
     """Return scheme, host and port of a URL: what signals share, and what may be logged."""
     parts = urlsplit(url)
+    if not parts.netloc:
+        # An exporter's name, in place of a URL.
+        return url
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 

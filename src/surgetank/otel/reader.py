@@ -51,6 +51,7 @@ class TankMetricReader(MetricReader):
         shutdown: Closes the pipeline within the tank's deadline.
         interval: Seconds between collections.
         timeout: Seconds for one collection and for passing its points on.
+        cardinality_limits: As the SDK's readers take them.
     """
 
     def __init__(
@@ -64,8 +65,13 @@ class TankMetricReader(MetricReader):
         preferred_temporality: dict[type, AggregationTemporality],
         preferred_aggregation: dict[type, Aggregation],
         is_threaded: bool = True,
+        cardinality_limits: Any = None,
     ) -> None:
-        super().__init__(preferred_temporality=preferred_temporality, preferred_aggregation=preferred_aggregation)
+        # Which older versions of the SDK do not know.
+        more = {} if cardinality_limits is None else {"cardinality_limits": cardinality_limits}
+        super().__init__(
+            preferred_temporality=preferred_temporality, preferred_aggregation=preferred_aggregation, **more
+        )
         self._pipeline = pipeline
         self._shutdown_pipeline = shutdown
         self._clock = clock

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -17,11 +18,13 @@ from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.metrics import Asynchronous
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
 from opentelemetry.sdk.metrics._internal.point import Buckets
-from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader
+from opentelemetry.sdk.metrics.view import Aggregation
 from opentelemetry.sdk.util import BoundedList
 
 __all__ = [
     "Buckets",
+    "HttpParts",
     "LogRecord",
     "LogRecordProcessor",
     "LoggerProvider",
@@ -30,7 +33,9 @@ __all__ = [
     "SeverityNumber",
     "bounded_attributes",
     "bounded_list",
+    "http_parts",
     "is_registered",
+    "preferences",
     "renew_after_fork",
     "suppressed",
 ]
@@ -114,3 +119,47 @@ def bounded_list(items: Sequence[Any], dropped: int) -> BoundedList[Any]:
     container = BoundedList.from_seq(None, items)
     container.dropped = dropped
     return container
+
+
+def preferences(exporter: Any) -> tuple[dict[type, AggregationTemporality], dict[type, Aggregation]]:
+    """Return the temporality and aggregation that a metric exporter asks its reader for."""
+    temporality = getattr(exporter, "_preferred_temporality", None)
+    return dict(temporality or {}), dict(getattr(exporter, "_preferred_aggregation", None) or {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpParts:
+    """What the SDK's OTLP/HTTP exporters keep to themselves."""
+
+    endpoint: str
+    headers: dict[str, Any]
+    timeout: float
+    compression: str
+    verify: Any
+    """What `requests` takes: True, False, or the path of CA certificates."""
+    cert: Any
+    """What `requests` takes: None, a path, or a pair of certificate and key."""
+    session: Any
+    """The `requests.Session`."""
+
+
+def http_parts(exporter: Any) -> HttpParts:
+    """
+    Read one of the SDK's OTLP/HTTP exporters, of any version from 1.41 on.
+
+    Raises:
+        Exception: This version is built otherwise.
+    """
+    # Since 1.44 most of it is in a client of the exporter's, and the session in a transport of the client's.
+    client = getattr(exporter, "_client", None) or exporter
+    transport = getattr(client, "_transport", None)
+    session = client._session if transport is None else transport._session
+    return HttpParts(
+        endpoint=exporter._endpoint,
+        headers=dict(client._headers),
+        timeout=float(client._timeout),
+        compression=str(client._compression.value).lower(),
+        verify=exporter._certificate_file if transport is None else session.verify,
+        cert=exporter._client_cert if transport is None else session.cert,
+        session=session,
+    )

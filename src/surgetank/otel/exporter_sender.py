@@ -1,0 +1,248 @@
+"""A way out through somebody else's exporter: sealed bytes become SDK objects again, and the exporter is called with them.
+
+Owns: the exporter, the thread that calls it, and how often each batch has failed.
+Threads: `send` by one thread at a time; `abort` from any; `flush` by whoever flushes; `abandon` in a forked child.
+Invariants: the exporter is never called twice at once; a call that was not waited for to its end has its result
+remembered, so that a batch that arrived after all is not sent again; nothing that an exporter raises gets out.
+
+A FAILURE says nothing about why. So a batch is tried again, with the usual backoff and breaker, and given up as a whole
+(to the dead letters) when it has failed both often enough and for long enough. The second condition is what keeps
+a hurried shutdown, which tries briskly, from using up the patience that the next process is to have.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from surgetank.driver import own_work
+from surgetank.model import Batch, Clock, Outcome, Signal, Verdict
+from surgetank.otel import objects
+from surgetank.otel.shim import suppressed
+from surgetank.otlp.compression import decompress
+
+_logger: Final = logging.getLogger("surgetank")
+
+ATTEMPTS: Final = 5
+"""Failures after which a batch may be given up …"""
+PATIENCE: Final = 10.0
+"""… but not before so many seconds have passed since the first."""
+# What is remembered of batches; those that fail are few at a time, for the same one is tried until it is through.
+_REMEMBERED_MAX: Final = 256
+# How long the exporter's own shutdown is waited for (seconds), when it is not in the middle of a call …
+_CLOSE_WAIT: Final = 1.0
+# … and when it is.
+_CLOSE_WAIT_BUSY: Final = 0.1
+
+_DECODERS: Final[dict[Signal, Callable[[bytes], Any]]] = {
+    Signal.SPANS: objects.spans,
+    Signal.METRICS: objects.metrics_data,
+    Signal.LOGS: objects.log_records,
+}
+
+
+class _Call:
+    """One call of a method of the exporter's."""
+
+    def __init__(self, work: Callable[[], Any], batch_id: str = "") -> None:
+        self.batch_id = batch_id
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.is_done = False
+        # Not an `Event`: `abort` may be called by a signal handler, and only this is re-entrant.
+        self.bell: SimpleQueue[None] = SimpleQueue()
+        self._work = work
+
+    def run(self) -> None:
+        """Do it; called by the thread that calls the exporter."""
+        try:
+            self.result = self._work()
+        except Exception as error:
+            self.error = error
+        self.is_done = True
+        self.bell.put(None)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is done, the time has passed, or somebody rings; return whether it is done."""
+        if not self.is_done:
+            try:
+                self.bell.get(timeout=max(0.0, timeout))
+            except Empty:
+                pass
+        return self.is_done
+
+
+class ExporterSender:
+    """
+    A `Sender` that drives an exporter of the SDK's kind.
+
+    Args:
+        exporter: Has `export`, and perhaps `force_flush` and `shutdown`.
+        signal: What it exports.
+        clock: Time.
+        attempts: Failures after which a batch may be given up.
+        is_threaded: False: everything happens on the caller's thread, and no deadline is kept.
+    """
+
+    def __init__(
+        self, exporter: Any, signal: Signal, clock: Clock, *, attempts: int = ATTEMPTS, is_threaded: bool = True
+    ) -> None:
+        self._exporter = exporter
+        self._signal = signal
+        self._clock = clock
+        self._attempts = attempts
+        self._is_threaded = is_threaded
+        self._is_closed = False
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Forget the parent's thread and its calls."""
+        self._jobs: SimpleQueue[_Call | None] | None = None
+        self._running: _Call | None = None
+        self._results: dict[str, Verdict] = {}
+        self._failures: dict[str, tuple[int, float]] = {}
+        self._start_lock = threading.Lock()
+
+    def send(self, batch: Batch, timeout: float) -> Verdict:
+        """Have a batch exported, and judge what came of it; a call that takes too long goes on by itself."""
+        deadline = self._clock.monotonic() + timeout
+        if not self._has_ended_before(deadline):
+            return _unanswered()
+        known = self._results.pop(batch.id, None)
+        if known is not None:
+            return known
+        try:
+            items = _DECODERS[self._signal](decompress(batch.body, batch.encoding))
+        except ValueError as error:
+            return Verdict(outcome=Outcome.REJECTED, cause="undecodable", message=str(error)[:200])
+        call = self._running = self._call(lambda: self._export(items, timeout), batch.id)
+        if not call.wait(deadline - self._clock.monotonic()):
+            return _unanswered()
+        self._running = None
+        return self._judge(call)
+
+    def abort(self) -> None:
+        """Let a `send` that is under way return. The exporter cannot be interrupted; it ends its call in its own time."""
+        running = self._running
+        if running is not None:
+            running.bell.put(None)
+
+    def flush(self, timeout: float) -> bool:
+        """Pass a flush on to the exporter; False if it said so or did not end in time."""
+        force_flush = getattr(self._exporter, "force_flush", None)
+        if force_flush is None:
+            return True
+        call = self._call(lambda: force_flush(timeout_millis=max(1, int(timeout * 1000))))
+        # `SpanExporter.force_flush` is a stub that returns None.
+        return call.wait(timeout) and call.error is None and call.result is not False
+
+    def close(self) -> None:
+        """Shut the exporter down; it gets a moment for that, and goes on by itself if it takes longer."""
+        shutdown = getattr(self._exporter, "shutdown", None)
+        if shutdown is not None and not self._is_closed:
+            self._is_closed = True
+            is_busy = self._running is not None and not self._running.is_done
+            wait = _CLOSE_WAIT_BUSY if is_busy else _CLOSE_WAIT
+            call = self._call(lambda: shut_down(self._exporter, wait))
+            if call.wait(wait) and call.error is not None:
+                _logger.warning("shutting down %s failed: %s", _name(self._exporter), call.error)
+        if self._jobs is not None:
+            self._jobs.put(None)
+            self._jobs = None
+
+    def _has_ended_before(self, deadline: float) -> bool:
+        """Wait for the call that an earlier `send` left behind, and remember what came of it."""
+        call = self._running
+        if call is None:
+            return True
+        while not call.bell.empty():
+            call.bell.get()
+        if not call.wait(deadline - self._clock.monotonic()):
+            return False
+        self._running = None
+        _remember(self._results, call.batch_id, self._judge(call))
+        return True
+
+    def _export(self, items: Any, timeout: float) -> Any:
+        if self._signal is Signal.METRICS:
+            return self._exporter.export(items, timeout_millis=timeout * 1000)
+        return self._exporter.export(items)
+
+    def _judge(self, call: _Call) -> Verdict:
+        failed = call.error is not None or getattr(call.result, "name", None) == "FAILURE"
+        if not failed:
+            # Also None: the SDK's own processors do not look at the result, so some exporters return nothing.
+            self._failures.pop(call.batch_id, None)
+            return Verdict(outcome=Outcome.DELIVERED, cause="SUCCESS")
+        cause, message = "FAILURE", ""
+        if call.error is not None:
+            cause, message = type(call.error).__name__, str(call.error)[:200]
+        now = self._clock.monotonic()
+        count, first = self._failures.pop(call.batch_id, (0, now))
+        has_waited = now - first >= PATIENCE or self._attempts == 1
+        if count + 1 >= self._attempts and has_waited:
+            return Verdict(outcome=Outcome.REJECTED, cause=cause, message=message)
+        _remember(self._failures, call.batch_id, (count + 1, first))
+        return Verdict(outcome=Outcome.RETRY, cause=cause, message=message)
+
+    def _call(self, work: Callable[[], Any], batch_id: str = "") -> _Call:
+        """Begin a call; it is over at once where there is no thread for it."""
+        call = _Call(work, batch_id)
+        jobs = self._queue()
+        if jobs is None:
+            with own_work(suppressed):
+                call.run()
+        else:
+            jobs.put(call)
+        return call
+
+    def _queue(self) -> SimpleQueue[_Call | None] | None:
+        if not self._is_threaded:
+            return None
+        with self._start_lock:
+            if self._jobs is None:
+                jobs: SimpleQueue[_Call | None] = SimpleQueue()
+                name = f"surgetank-{self._signal.value}-exporter"
+                try:
+                    threading.Thread(target=_run, args=(jobs,), name=name, daemon=True).start()
+                except RuntimeError:
+                    # The interpreter is ending and starts no more threads.
+                    return None
+                self._jobs = jobs
+            return self._jobs
+
+
+def shut_down(exporter: Any, timeout: float) -> None:
+    """Call an exporter's `shutdown`, with the time that it has if it takes one, as the SDK's processors do."""
+    try:
+        takes_timeout = "timeout_millis" in inspect.signature(exporter.shutdown).parameters
+    except (TypeError, ValueError):
+        takes_timeout = False
+    if takes_timeout:
+        exporter.shutdown(timeout_millis=timeout * 1000)
+    else:
+        exporter.shutdown()
+
+
+def _run(jobs: SimpleQueue[_Call | None]) -> None:
+    with own_work(suppressed):
+        while (call := jobs.get()) is not None:
+            call.run()
+
+
+def _unanswered() -> Verdict:
+    return Verdict(outcome=Outcome.RETRY, cause="timeout", reached=False, message="the exporter has not returned")
+
+
+def _remember(known: dict[str, Any], batch_id: str, what: Any) -> None:
+    if len(known) >= _REMEMBERED_MAX:
+        known.pop(next(iter(known)))
+    known[batch_id] = what
+
+
+def _name(exporter: Any) -> str:
+    return type(exporter).__qualname__

@@ -1,0 +1,136 @@
+"""Reading the SDK's OTLP exporters: where they would send, and how, so that our sender can take their place.
+
+Owns: no state. Threads: any; called when a drop-in is made.
+Invariants: an exporter is replaced only if everything that it does on the wire can be done by ours; of one that
+cannot be read for certain nothing is taken, and it is driven as it is; no credential is logged.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from surgetank.config import Compression, OutletConfig
+from surgetank.otel.shim import HttpParts, http_parts
+
+_HTTP_MODULES: Final = re.compile(r"opentelemetry\.exporter\.otlp\.proto\.http\.(trace|_log|metric)_exporter(\.|$)")
+_OTLP_MODULES: Final = re.compile(r"opentelemetry\.exporter\.otlp\.")
+_NAMES: Final = ("OTLPSpanExporter", "OTLPLogExporter", "OTLPMetricExporter")
+_COMPRESSIONS: Final[Mapping[str, Compression]] = {"none": "none", "gzip": "gzip", "deflate": "deflate"}
+# Set by our sender itself, or by HTTP.
+_OWN_HEADERS: Final = ("content-type", "content-encoding", "content-length", "transfer-encoding", "host")
+# What `requests` sends unasked.
+_LIBRARY_HEADERS: Final = ("accept", "accept-encoding", "connection", "user-agent")
+_SDK_USER_AGENT: Final = "OTel-OTLP-Exporter-Python/"
+# Where `requests` looks for CA certificates when it was told of none.
+_CA_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+class NotCopiableError(Exception):
+    """An OTLP exporter does something that our sender could not do in its place; the message says what, without values."""
+
+
+def is_otlp(exporter: object) -> bool:
+    """Whether an exporter is one of the SDK's own OTLP exporters; a subclass is not, for it may do anything."""
+    kind = type(exporter)
+    return kind.__qualname__ in _NAMES and _OTLP_MODULES.match(kind.__module__) is not None
+
+
+def name_of(exporter: object) -> str:
+    """Return an exporter's class with its module, for log lines and folders."""
+    kind = type(exporter)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def read_outlet(exporter: object) -> OutletConfig:
+    """
+    Return where one of the SDK's OTLP exporters sends to, and how.
+
+    Raises:
+        NotCopiableError: It has something that cannot be copied, or is of a version that cannot be read.
+    """
+    if _HTTP_MODULES.match(type(exporter).__module__) is None:
+        raise NotCopiableError("gRPC")
+    try:
+        parts = http_parts(exporter)
+    except Exception as error:
+        raise NotCopiableError(f"what this version keeps ({type(error).__name__})") from None
+    _check_session(parts.session)
+    certificate, key = _client_files(parts.cert)
+    if parts.compression not in _COMPRESSIONS:
+        raise NotCopiableError("a compression that is not known here")
+    return OutletConfig(
+        url=_checked_url(parts.endpoint),
+        headers=MappingProxyType(_headers(parts)),
+        timeout=min(max(parts.timeout, 0.001), 3600.0),
+        compression=_COMPRESSIONS[parts.compression],
+        certificate_file=_certificate_file(parts),
+        client_certificate_file=certificate,
+        client_key_file=key,
+    )
+
+
+def _check_session(session: Any) -> None:
+    """Refuse a session that does more than send: credential providers and customised sessions are such."""
+    kind = type(session)
+    if (kind.__module__.partition(".")[0], kind.__qualname__) != ("requests", "Session"):
+        raise NotCopiableError("a session of another class")
+    adapters = [type(adapter) for adapter in session.adapters.values()]
+    if len(adapters) != 2 or any(adapter.__module__ != "requests.adapters" for adapter in adapters):
+        raise NotCopiableError("a session with adapters of its own")
+    for name in ("auth", "proxies", "params"):
+        if getattr(session, name):
+            raise NotCopiableError(f"a session with {name}")
+    if len(session.cookies) or any(session.hooks.values()):
+        raise NotCopiableError("a session with cookies or hooks")
+    if not session.trust_env:
+        raise NotCopiableError("a session that does not look at the environment")
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable or " " in url:
+        raise NotCopiableError("an endpoint that is no http:// or https:// URL")
+    return url
+
+
+def _headers(parts: HttpParts) -> dict[str, str]:
+    """Return the headers that the exporter or its session was given, without those that HTTP and the libraries set."""
+    given = {name.lower(): value for name, value in parts.session.headers.items() if value is not None}
+    found = {name: value for name, value in given.items() if name not in _LIBRARY_HEADERS}
+    found |= {name.lower(): value for name, value in parts.headers.items()}
+    kept = {}
+    for name, value in found.items():
+        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        is_sdks = name == "user-agent" and text.startswith(_SDK_USER_AGENT)
+        if name not in _OWN_HEADERS and not is_sdks:
+            kept[name] = text
+    return kept
+
+
+def _certificate_file(parts: HttpParts) -> str | None:
+    if parts.verify is False:
+        raise NotCopiableError("certificates that are not verified")
+    path = parts.verify if isinstance(parts.verify, str) else None
+    if path is None:
+        path = next((os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), None)
+    return _checked_file(path)
+
+
+def _client_files(cert: Any) -> tuple[str | None, str | None]:
+    certificate, key = cert if isinstance(cert, tuple) else (cert, None)
+    return _checked_file(certificate), _checked_file(key)
+
+
+def _checked_file(path: Any) -> str | None:
+    if path is not None and not (isinstance(path, str) and os.path.isfile(path)):
+        raise NotCopiableError("a certificate or key that is no file")
+    return path
