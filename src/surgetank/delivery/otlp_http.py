@@ -11,12 +11,9 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-import sys
 import zlib
-from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # in no stub, but documented in the source as public
 
 import urllib3
@@ -32,9 +29,9 @@ from urllib3.exceptions import (
 from urllib3.exceptions import SSLError as UrllibSSLError
 from urllib3.util import Timeout, Url, parse_url
 
-from surgetank._version import __version__
 from surgetank.config import OutletConfig
 from surgetank.delivery import verdicts
+from surgetank.delivery.credentials import BATCH_ID_HEADER, USER_AGENT, basic, check_tls_files
 from surgetank.delivery.line import Line, pool_classes
 from surgetank.errors import ConfigError
 from surgetank.model import Batch, Clock, Verdict
@@ -45,9 +42,6 @@ _READ_STEP: Final = 64 * 1024
 
 # zlib's window size, and 32 for "gzip or zlib, whichever the header says".
 _EITHER_HEADER: Final = 32 + zlib.MAX_WBITS
-
-USER_AGENT: Final = f"surgetank/{__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"
-BATCH_ID_HEADER: Final = "surgetank-batch-id"
 
 
 class HttpSender:
@@ -71,10 +65,10 @@ class HttpSender:
         # What is not ASCII goes out as UTF-8; `http.client` writes Latin-1 and fails on the rest.
         self._headers |= {name: value.encode().decode("latin-1") for name, value in outlet.headers.items()}
         if url.auth and "authorization" not in self._headers:
-            self._headers["authorization"] = _basic(url.auth)
+            self._headers["authorization"] = basic(url.auth)
         self._proxy = _proxy_for(url, outlet.proxy)
         if url.scheme == "https":
-            _check_tls_files(outlet)
+            check_tls_files(outlet)
         self._line = Line(clock)
         self._manager = self._make_manager()
 
@@ -149,7 +143,7 @@ class HttpSender:
             manager = urllib3.PoolManager(**options)
         else:
             auth = self._proxy.auth
-            proxy_headers = {"proxy-authorization": _basic(auth)} if auth else None
+            proxy_headers = {"proxy-authorization": basic(auth)} if auth else None
             manager = urllib3.ProxyManager(_without_auth(self._proxy), proxy_headers=proxy_headers, **options)
         manager.pool_classes_by_scheme = pool_classes(self._line)
         return manager
@@ -262,33 +256,5 @@ def _parsed(field: str, url: str) -> Url:
         raise ConfigError(field, "…", "an http:// or https:// URL with a host") from None
 
 
-def _basic(auth: str) -> str:
-    # From the bytes that the user wrote, for nobody says which encoding the receiver expects.
-    return "Basic " + b64encode(unquote_to_bytes(auth)).decode()
-
-
 def _without_auth(url: Url) -> str:
     return Url(url.scheme, None, url.host, url.port).url
-
-
-def _check_tls_files(outlet: OutletConfig) -> None:
-    """Refuse files that TLS could not use, now and not at the first connection."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if outlet.certificate_file is not None:
-        try:
-            context.load_verify_locations(outlet.certificate_file)
-        except (OSError, ValueError):
-            raise ConfigError("certificate_file", outlet.certificate_file, "CA certificates in PEM form") from None
-    if outlet.client_certificate_file is not None:
-        try:
-            context.load_cert_chain(outlet.client_certificate_file, outlet.client_key_file, password=_no_password)
-        except (OSError, ValueError):
-            permitted = "a certificate in PEM form whose key is client_key_file"
-            raise ConfigError("client_certificate_file", outlet.client_certificate_file, permitted) from None
-    elif outlet.client_key_file is not None:
-        raise ConfigError("client_key_file", outlet.client_key_file, "given together with client_certificate_file")
-
-
-def _no_password() -> str:
-    # Without this, OpenSSL would ask for a key's password on the terminal.
-    raise ValueError("an encrypted key has no one here to ask")
