@@ -278,3 +278,62 @@ def test_timing_and_deadlines_can_be_set_by_variables():
     assert found.timing.cooldown_max == 90
     assert found.shutdown_timeout == 2
     assert found.metric_export_interval == 1.5
+
+
+OTLP = "OTEL_EXPORTER_OTLP_"
+
+
+def test_grpc_has_a_port_of_its_own_and_no_paths():
+    """Chosen by keyword, by the common variable or by a signal's own."""
+    assert outlet(protocol="grpc").url == "http://localhost:4317"
+    assert outlet(variables={f"{OTLP}PROTOCOL": "grpc"}).protocol == "grpc"
+    one = {f"{OTLP}LOGS_PROTOCOL": "grpc", f"{OTLP}ENDPOINT": "http://c:4317"}
+    assert (outlet(Signal.LOGS, one).protocol, outlet(Signal.LOGS, one).url) == ("grpc", "http://c:4317")
+    assert (outlet(Signal.SPANS, one).protocol, outlet(Signal.SPANS, one).url) == (
+        "http/protobuf",
+        "http://c:4317/v1/traces",
+    )
+
+
+def test_an_endpoint_without_a_scheme_is_spoken_to_in_tls_unless_that_is_switched_off():
+    """As the specification has it, for gRPC only; a scheme is stronger."""
+    assert outlet(protocol="grpc", endpoint="c:4317").url == "https://c:4317"
+    assert outlet(Signal.SPANS, {f"{OTLP}INSECURE": "true"}, protocol="grpc", endpoint="c:4317").url == "http://c:4317"
+    own = {f"{OTLP}INSECURE": "true", f"{OTLP}TRACES_INSECURE": "false", f"{OTLP}TRACES_ENDPOINT": "c:4317"}
+    assert outlet(Signal.SPANS, own, protocol="grpc").url == "https://c:4317"
+    schemed = {f"{OTLP}INSECURE": "true", f"{OTLP}ENDPOINT": "https://c:4317"}
+    assert outlet(Signal.SPANS, schemed, protocol="grpc").url == "https://c:4317"
+    with pytest.raises(ConfigError, match="endpoint"):
+        outlet(endpoint="c:4317")
+
+
+def test_a_protocol_that_is_not_spoken_is_logged_as_a_variable_and_refused_as_a_keyword(caplog):
+    """OTLP/JSON among them."""
+    assert outlet(variables={f"{OTLP}PROTOCOL": "http/json"}).protocol == "http/protobuf"
+    assert "'http/json' is not spoken here; http/protobuf is used" in caplog.text
+    with pytest.raises(ConfigError, match="protocol"):
+        outlet(protocol="http/json")
+
+
+def test_with_grpc_what_is_held_is_compressed_and_calls_are_only_if_asked_for():
+    """Each attempt would compress anew."""
+
+    def chosen(variables=None, **given):
+        found = outlet(variables=variables, protocol="grpc", **given)
+        return found.compression, found.call_compression
+
+    assert chosen() == ("gzip", "none")
+    assert chosen(compression="gzip") == ("gzip", "gzip")
+    assert chosen(compression="none") == ("gzip", "none")
+    assert chosen({f"{OTLP}COMPRESSION": "deflate"}) == ("gzip", "deflate")
+    assert outlet(compression="none").call_compression == "none"
+
+
+def test_with_grpc_room_for_the_call_under_way_is_set_aside():
+    """The uncompressed request is held twice while it lasts."""
+    http, grpc = resolve(variables={}), resolve(variables={}, protocol="grpc")
+
+    for signal in Signal:
+        batch = http.limits[signal].max_batch_bytes
+        assert grpc.limits[signal].max_batch_bytes == batch
+        assert grpc.limits[signal].max_bytes == http.limits[signal].max_bytes - 2 * batch

@@ -26,6 +26,7 @@ from surgetank.model import Signal
 
 DropStrategy = Literal["oldest", "newest", "sampling"]
 Compression = Literal["none", "gzip", "deflate"]
+Protocol = Literal["http/protobuf", "grpc"]
 Persist = Literal["none", "critical", "all"]
 OnFull = Literal["drop", "block"]
 
@@ -36,6 +37,7 @@ MEBIBYTE: Final = 1024 * 1024
 
 _DROP_STRATEGIES: Final = ("oldest", "newest", "sampling")
 _COMPRESSIONS: Final = ("none", "gzip", "deflate")
+_PROTOCOLS: Final = ("http/protobuf", "grpc")
 _PERSISTS: Final = ("critical", "all")
 _ON_FULL: Final = ("drop", "block")
 
@@ -163,6 +165,10 @@ class OutletConfig:
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     timeout: float = 10.0
     compression: Compression = "gzip"
+    """Of sealed batches and, with HTTP, on the wire, where they go as they are."""
+    protocol: Protocol = "http/protobuf"
+    call_compression: Compression = "none"
+    """gRPC: of each call, which begins from the uncompressed request."""
     certificate_file: str | None = None
     client_key_file: str | None = None
     client_certificate_file: str | None = None
@@ -410,6 +416,7 @@ def resolve_outlet(
     headers: Mapping[str, str] | None = None,
     timeout: float | None = None,
     compression: Compression | None = None,
+    protocol: Protocol | None = None,
     certificate_file: str | None = None,
     client_key_file: str | None = None,
     client_certificate_file: str | None = None,
@@ -426,19 +433,15 @@ def resolve_outlet(
     def variable(name: str) -> str | None:
         return environment.text(f"OTEL_EXPORTER_OTLP_{infix}{name}") or environment.text(f"OTEL_EXPORTER_OTLP_{name}")
 
-    if endpoint is not None:
-        url = _signal_url("endpoint", endpoint, signal)
-    elif own := environment.text(f"OTEL_EXPORTER_OTLP_{infix}ENDPOINT"):
-        # A per-signal endpoint is used as it stands; only the base form gets the path.
-        url = _checked_url(f"OTEL_EXPORTER_OTLP_{infix}ENDPOINT", own)
-    else:
-        base = environment.text("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4318"
-        url = _signal_url("OTEL_EXPORTER_OTLP_ENDPOINT", base, signal)
+    if protocol is None:
+        protocol = _sdk_protocol(variable("PROTOCOL"))
+    check_choice("protocol", protocol, _PROTOCOLS)
     if timeout is None:
         timeout = _sdk_timeout(infix, environment)
     check_number("timeout", timeout, 0.001, 3600)
+    url = (_grpc_url if protocol == "grpc" else _http_url)(signal, environment, endpoint)
     if compression is None:
-        compression = _sdk_compression(variable("COMPRESSION"))
+        compression = _sdk_compression(variable("COMPRESSION"), "none" if protocol == "grpc" else "gzip")
     check_choice("compression", compression, _COMPRESSIONS)
     if proxy:
         _checked_url("proxy", proxy)
@@ -447,7 +450,10 @@ def resolve_outlet(
         url=url,
         headers=MappingProxyType({_checked_header(name, value): value for name, value in merged.items()}),
         timeout=float(timeout),
-        compression=compression,
+        # What is sealed for gRPC is compressed whatever a call is, so that memory and disk hold as much (decision 14).
+        compression="gzip" if protocol == "grpc" else compression,
+        protocol=protocol,
+        call_compression=compression if protocol == "grpc" else "none",
         certificate_file=_existing_file("certificate_file", certificate_file or variable("CERTIFICATE")),
         client_key_file=_existing_file("client_key_file", client_key_file or variable("CLIENT_KEY")),
         client_certificate_file=_existing_file(
@@ -455,6 +461,29 @@ def resolve_outlet(
         ),
         proxy=proxy,
     )
+
+
+def _http_url(signal: Signal, environment: Environment, endpoint: str | None) -> str:
+    """Return the URL that requests are posted to."""
+    if endpoint is not None:
+        return _signal_url("endpoint", endpoint, signal)
+    name = f"OTEL_EXPORTER_OTLP_{_OTLP_INFIX[signal]}ENDPOINT"
+    if own := environment.text(name):
+        # A per-signal endpoint is used as it stands; only the base form gets the path.
+        return _checked_url(name, own)
+    base = environment.text("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4318"
+    return _signal_url("OTEL_EXPORTER_OTLP_ENDPOINT", base, signal)
+
+
+def _grpc_url(signal: Signal, environment: Environment, endpoint: str | None) -> str:
+    """Return scheme, host and port as a URL; without a scheme, TLS is spoken unless `OTEL_EXPORTER_OTLP_INSECURE`."""
+    prefixes = (f"OTEL_EXPORTER_OTLP_{_OTLP_INFIX[signal]}", "OTEL_EXPORTER_OTLP_")
+    written = [("endpoint", endpoint), *((f"{each}ENDPOINT", environment.text(f"{each}ENDPOINT")) for each in prefixes)]
+    name, text = next(((name, text) for name, text in written if text is not None), ("", "http://localhost:4317"))
+    if "://" not in text:
+        insecure = next(filter(None, (environment.text(f"{each}INSECURE") for each in prefixes)), "")
+        text = ("http://" if insecure.lower() == "true" else "https://") + text
+    return _checked_url(name, text)
 
 
 def _checked_url(name: str, url: str) -> str:
@@ -487,14 +516,24 @@ def _sdk_timeout(infix: str, environment: Environment) -> float:
     return own or environment.theirs("OTEL_EXPORTER_OTLP_TIMEOUT", parse) or 10.0
 
 
-def _sdk_compression(text: str | None) -> Compression:
+def _sdk_protocol(text: str | None) -> Protocol:
     if text is None:
-        return "gzip"
+        return "http/protobuf"
+    for known in ("http/protobuf", "grpc"):
+        if text.lower() == known:
+            return known
+    _logger.warning("OTLP protocol %r is not spoken here; http/protobuf is used", text)
+    return "http/protobuf"
+
+
+def _sdk_compression(text: str | None, default: Compression) -> Compression:
+    if text is None:
+        return default
     for known in ("none", "gzip", "deflate"):
         if text.lower() == known:
             return known
-    _logger.warning("OTLP compression %r is not known here; gzip is used", text)
-    return "gzip"
+    _logger.warning("OTLP compression %r is not known here; %s is used", text, default)
+    return default
 
 
 def _parse_headers(text: str) -> dict[str, str]:
@@ -572,6 +611,13 @@ def _within_total(
     return {signal: _shrunk(each, int(each.max_bytes * share)) for signal, each in limits.items()}
 
 
+def _beside_calls(limits: SignalLimits, outlet: OutletConfig) -> SignalLimits:
+    """Set room aside for a gRPC call: the uncompressed request is held twice while it lasts, by us and by gRPC."""
+    if outlet.protocol != "grpc":
+        return limits
+    return replace(limits, max_bytes=limits.max_bytes - 2 * limits.max_batch_bytes)
+
+
 def _shrunk(limits: SignalLimits, max_bytes: int) -> SignalLimits:
     return replace(limits, max_bytes=max_bytes, max_batch_bytes=min(limits.max_batch_bytes, max_bytes // 8))
 
@@ -610,8 +656,9 @@ def resolve(
         limits = {signal: replace(each, persist="none") for signal, each in limits.items()}
     if outlets is None:
         outlets = {signal: resolve_outlet(signal, environment, **outlet) for signal in Signal}
+    limits = dict(_within_total(limits, total_memory_mb, environment))
     return TankConfig(
-        limits=_within_total(limits, total_memory_mb, environment),
+        limits={signal: _beside_calls(each, outlets[signal]) for signal, each in limits.items()},
         outlets=outlets,
         timing=resolve_timing(timing, environment),
         shutdown_timeout=resolve_seconds("shutdown_timeout", shutdown_timeout, environment, 5.0),
