@@ -15,7 +15,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 # As a number of seconds: until woken. As a moment: never by itself.
 FOREVER: Final = float("inf")
@@ -211,6 +211,21 @@ class Sender(Protocol):
 
     def abandon(self) -> None:
         """Forget inherited connections without touching them: called in a forked child."""
+
+
+@runtime_checkable
+class ForkAware(Protocol):
+    """
+    What a sender has beside `Sender` where its library cannot be copied at any moment.
+
+    The seam exists because a fork copies what native threads are in the middle of, and not the threads.
+    """
+
+    def before_fork(self) -> None:
+        """Have nothing under way, and let nothing begin: called on the thread that forks."""
+
+    def after_fork_in_parent(self) -> None:
+        """Go on; the child is told by `Sender.abandon`."""
 
 
 class Clock(Protocol):

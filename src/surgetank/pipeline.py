@@ -24,7 +24,7 @@ from surgetank.delivery.endpoint import Endpoint, Member
 from surgetank.delivery.outlet import Outlet
 from surgetank.delivery.worker import Worker
 from surgetank.driver import Loop, may_wait, own_work
-from surgetank.model import FOREVER, Clock, HeldBatch, Sender, SignalStats
+from surgetank.model import FOREVER, Clock, ForkAware, HeldBatch, Sender, SignalStats
 from surgetank.otlp.codec import Codec
 from surgetank.reservoir import Reservoir
 from surgetank.sealer import Sealer
@@ -263,6 +263,16 @@ class Pipeline:
         """
         flush = self.begin_shutdown(self._clock.monotonic() + timeout)
         return flush is None or self.end_shutdown(flush) == 0
+
+    def before_fork(self) -> None:
+        """Have the sender come to a state that can be copied."""
+        if isinstance(self._sender, ForkAware):
+            self._sender.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if isinstance(self._sender, ForkAware):
+            self._sender.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Start anew: no items, no threads, no locks and no sockets of the parent's."""

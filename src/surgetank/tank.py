@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 from surgetank import config, lifecycle, threads
 from surgetank.clock import SystemClock
-from surgetank.config import BufferConfig, Compression, Environment, OutletConfig, Timing
+from surgetank.config import BufferConfig, Compression, Environment, OutletConfig, Protocol, Timing
 from surgetank.delivery.endpoint import Endpoint
+from surgetank.delivery.senders import sender_for
 from surgetank.driver import Loop, own_work
 from surgetank.memory.allocator import Relief, trim
 from surgetank.memory.monitor import Monitor
@@ -53,19 +54,21 @@ COLLECT_SHARE: Final = 0.2
 
 class Tank:
     """
-    Holds spans, metrics and logs in bounded memory and delivers them by OTLP/HTTP.
+    Holds spans, metrics and logs in bounded memory and delivers them by OTLP, over HTTP or gRPC.
 
     Every argument left out is read from the environment (`SURGETANK_*`, then `OTEL_*`) or takes
     its default; `docs/configuration.md` lists them all.
 
     Args:
         endpoint: Base URL; each signal adds its path (`/v1/traces` …). Default `http://localhost:4318`.
+            gRPC: scheme, host and port; no path is added. Default `http://localhost:4317`.
+        protocol: `http/protobuf` (default) or `grpc`, which needs `surgetank[grpc]`.
         spans: Limits of the spans' buffer.
         metrics: Limits of the metric data points' buffer.
         logs: Limits of the log records' buffer.
         headers: Sent with every request, such as credentials.
         timeout: Seconds for one attempt. Default 10.
-        compression: `gzip` (default), `deflate` or `none`.
+        compression: `gzip` (default), `deflate` or `none`. gRPC: of calls only, default `none`.
         certificate_file: CA certificates (PEM) to trust instead of the system's.
         client_key_file: Key (PEM) for mutual TLS.
         client_certificate_file: Certificate (PEM) for mutual TLS.
@@ -103,6 +106,7 @@ class Tank:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         compression: Compression | None = None,
+        protocol: Protocol | None = None,
         certificate_file: str | None = None,
         client_key_file: str | None = None,
         client_certificate_file: str | None = None,
@@ -136,6 +140,7 @@ class Tank:
             headers=headers,
             timeout=timeout,
             compression=compression,
+            protocol=protocol,
             certificate_file=certificate_file,
             client_key_file=client_key_file,
             client_certificate_file=client_certificate_file,
@@ -149,7 +154,7 @@ class Tank:
         self._watch_memory(memory, probe)
         codecs: list[Codec] = [SpanCodec(), MetricCodec(), LogCodec()]
         self._pipelines = {
-            codec.signal: self._make_pipeline(codec, is_critical, make_sender or _http_sender) for codec in codecs
+            codec.signal: self._make_pipeline(codec, is_critical, make_sender or sender_for) for codec in codecs
         }
         self._span_processor: TankSpanProcessor | None = None
         self._log_record_processor: TankLogRecordProcessor | None = None
@@ -286,6 +291,8 @@ class Tank:
 
     def before_fork(self) -> None:
         """Come to a state that can be copied; called by the fork hook."""
+        for pipeline in self._pipelines.values():
+            pipeline.before_fork()
         if self._metric_reader is not None:
             self._metric_reader.before_fork()
         if self._disk is not None:
@@ -293,6 +300,8 @@ class Tank:
 
     def after_fork_in_parent(self) -> None:
         """Go on; called by the fork hook."""
+        for pipeline in self._pipelines.values():
+            pipeline.after_fork_in_parent()
         if self._disk is not None:
             self._disk.after_fork_in_parent()
         if self._metric_reader is not None:
@@ -460,14 +469,6 @@ class Tank:
         lost = any(books.dropped or books.rejected for books in stats.values())
         if clauses:
             _logger.log(logging.WARNING if lost else logging.INFO, "shut down: %s", "; ".join(clauses))
-
-
-def _http_sender(outlet: OutletConfig, clock: Clock) -> Sender:
-    # Imported here and not at the top, because urllib3 is most of what importing this module
-    # would cost; and not by the first `send`, where a fork could leave the import's lock taken.
-    from surgetank.delivery.otlp_http import HttpSender
-
-    return HttpSender(outlet, clock)
 
 
 def _place(url: str) -> str:

@@ -4,6 +4,7 @@ import math
 from datetime import datetime, timezone
 from email.utils import format_datetime
 
+import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
@@ -335,8 +336,6 @@ def test_the_table_says_what_each_grpc_code_means(outcome, codes):
 
 def test_every_grpc_code_has_a_verdict_and_is_its_own_cause():
     """The table forgets none that gRPC knows."""
-    grpc = pytest.importorskip("grpc")
-
     assert {code.name for code in grpc.StatusCode} == set(verdicts.GRPC_OUTCOMES)
     for code in grpc.StatusCode:
         assert (judge_grpc(code.name).cause, judge_grpc(code.name).reached) == (code.name, True)

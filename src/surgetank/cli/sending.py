@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from surgetank.clock import SystemClock
 from surgetank.config import Environment, OutletConfig, resolve_outlet
-from surgetank.delivery.otlp_http import HttpSender
+from surgetank.delivery.senders import sender_for
 from surgetank.drain import Delivery, Drain
 from surgetank.model import Signal
 from surgetank.spool.filesystem import Filesystem
@@ -46,7 +46,7 @@ def deliver(
         ConfigError: A TLS file or the key is not usable.
     """
     clock = SystemClock()
-    senders = {signal: HttpSender(outlet, clock) for signal, outlet in outlets.items()}
+    senders = {signal: sender_for(outlet, clock) for signal, outlet in outlets.items()}
     timeout = next(iter(outlets.values())).timeout
     draining = Drain(path, filesystem, clock, senders, timeout=timeout, attempts=attempts, key_text=key_text)
     return draining.run(progress)
