@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Final
 
 from surgetank import threads
+from surgetank.lines import say
 from surgetank.model import PRESSING
 
 _logger: Final = logging.getLogger("surgetank")
@@ -158,11 +159,12 @@ class Loop:
             while not self._is_stopping:
                 try:
                     rest = self._step()
-                except Exception:
+                except BaseException:
+                    # Of any kind: what a callback of the application's raises to end its own thread must not end ours.
                     rest = REST_AFTER_DEFECT
                     if not self._has_failed:
                         self._has_failed = True
-                        _logger.exception("a defect in %s; it goes on", self._name)
+                        say(_logger, logging.ERROR, "a defect in %s; it goes on", self._name, is_error=True)
                 if rest > 0:
                     self._rest(min(rest, REST_MAX))
                 elif rest != PRESSING:

@@ -19,6 +19,7 @@ from surgetank.config import BufferConfig, Compression, Environment, OutletConfi
 from surgetank.delivery.endpoint import Endpoint
 from surgetank.delivery.senders import sender_for
 from surgetank.driver import Loop, own_work
+from surgetank.lines import say
 from surgetank.memory.allocator import Relief, trim
 from surgetank.memory.monitor import Monitor
 from surgetank.memory.probes import choose_probe
@@ -468,7 +469,7 @@ class Tank:
         clauses = [_clause(signal, books) for signal, books in stats.items() if books.offered or books.recovered]
         lost = any(books.dropped or books.rejected for books in stats.values())
         if clauses:
-            _logger.log(logging.WARNING if lost else logging.INFO, "shut down: %s", "; ".join(clauses))
+            say(_logger, logging.WARNING if lost else logging.INFO, "shut down: %s", "; ".join(clauses))
 
 
 def _place(url: str) -> str:

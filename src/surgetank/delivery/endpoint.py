@@ -15,6 +15,7 @@ from typing import Final
 from surgetank import threads
 from surgetank.delivery.outlet import Evidence
 from surgetank.delivery.worker import Worker
+from surgetank.lines import say
 from surgetank.model import BreakerState, Clock, Outcome, Signal, SignalStats, Verdict
 
 _logger: Final = logging.getLogger("surgetank.delivery")
@@ -81,7 +82,9 @@ class Endpoint:
             self._began_at = self._clock.monotonic()
             self._at_start = {w: member.stats() for w, member in self._members.items()}
         said = f": {verdict.message}" if verdict.message else ""
-        _logger.warning(
+        say(
+            _logger,
+            logging.WARNING,
             "outage began at %s: %s are refused or unanswered (%s%s); telemetry is held",
             self.name,
             self._members[worker].signal.value,
@@ -102,7 +105,8 @@ class Endpoint:
             seconds = self._clock.monotonic() - self._began_at
             self._began_at = None
             lines = [self._account(self._members[w], self._at_start.get(w), stats) for w, stats in now_stats.items()]
-        _logger.warning("outage ended at %s after %.1f s: %s", self.name, seconds, "; ".join(filter(None, lines)))
+        account = "; ".join(filter(None, lines))
+        say(_logger, logging.WARNING, "outage ended at %s after %.1f s: %s", self.name, seconds, account)
 
     @staticmethod
     def _account(member: Member, before: SignalStats | None, after: SignalStats) -> str:

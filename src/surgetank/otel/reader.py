@@ -24,6 +24,7 @@ from opentelemetry.sdk.metrics.view import Aggregation
 
 from surgetank import threads
 from surgetank.driver import Loop
+from surgetank.lines import say
 from surgetank.model import FOREVER, Clock
 from surgetank.otel.shim import is_registered, renew_after_fork
 from surgetank.otlp.metrics import flatten
@@ -186,7 +187,7 @@ class TankMetricReader(MetricReader):
             self.collect(timeout_millis=timeout * 1000)
         except Exception:
             # The user's callback, or the SDK's own time-out; the next collection is a new chance.
-            _logger.warning("a metric collection failed", exc_info=True)
+            say(_logger, logging.WARNING, "a metric collection failed", is_error=True)
         finally:
             self._collect_lock.release()
 

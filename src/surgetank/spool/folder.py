@@ -27,6 +27,7 @@ from pathlib import PurePath
 from typing import Final, Protocol
 
 from surgetank import threads
+from surgetank.lines import say
 from surgetank.model import Clock, Lane, Signal
 from surgetank.spool.filesystem import File, Filesystem
 from surgetank.spool.settings import SpoolSettings
@@ -137,7 +138,11 @@ class Folder:
         with self._lock:
             yield
         while self._lines:
-            _logger.log(*self._lines.popleft())
+            try:
+                level, line = self._lines.popleft()
+            except IndexError:
+                return  # Another thread of ours has just said the last one.
+            say(_logger, level, line)
 
     def say(self, level: int, line: str) -> None:
         """Have a line logged when the lock is free."""
