@@ -9,6 +9,7 @@ is a no-op once its tank is shut down or gone.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import signal
 import sys
@@ -18,6 +19,9 @@ from typing import Any, Final, Protocol
 from weakref import WeakSet
 
 from surgetank import threads
+from surgetank.lines import say
+
+_logger: Final = logging.getLogger("surgetank")
 
 # How soon a SIGTERM is delivered again (seconds) when it interrupted us in the middle of a change.
 REDELIVERY: Final = 0.01
@@ -38,11 +42,18 @@ class Living(Protocol):
     def is_entered_here(self) -> bool:
         """Whether the calling thread is in the middle of a change."""
 
+    def is_ending_here(self) -> bool:
+        """Whether the calling thread is in the middle of a shutdown."""
+
     def shutdown(self) -> bool:
         """End within the configured deadline."""
 
 
 _living: WeakSet[Any] = WeakSet()
+# They still refuse offers, under locks that a forked child must not find taken.
+_ended: WeakSet[Any] = WeakSet()
+_postponed: list[int] = []
+"""Signals that came in the middle of a shutdown."""
 _install_lock = threads.new_lock()
 _is_installed = False
 
@@ -63,7 +74,8 @@ def watch(living: Living, *, handle_sigterm: bool) -> None:
 
 
 def forget(living: Living) -> None:
-    """Stop telling `living` anything."""
+    """Stop telling `living` of the end of the process."""
+    _ended.add(living)
     _living.discard(living)
 
 
@@ -81,7 +93,10 @@ def _install_once() -> None:
 
 def _end_all() -> None:
     for living in list(_living):
-        living.shutdown()
+        try:
+            living.shutdown()
+        except Exception:
+            say(_logger, logging.ERROR, "a defect at the end of the process; it goes on", is_error=True)
 
 
 def _on_worker_process_shutdown(**_: object) -> None:
@@ -89,19 +104,19 @@ def _on_worker_process_shutdown(**_: object) -> None:
 
 
 def _before_fork() -> None:
-    for living in list(_living):
+    for living in list(_living | _ended):
         living.before_fork()
 
 
 def _after_in_parent() -> None:
-    for living in list(_living):
+    for living in list(_living | _ended):
         living.after_fork_in_parent()
 
 
 def _after_in_child() -> None:
     global _install_lock
     _install_lock = threads.new_lock()
-    for living in list(_living):
+    for living in list(_living | _ended):
         living.after_fork_in_child()
     # A `multiprocessing` child clears the registered exit functions after this hook
     # and leaves by `os._exit`, which runs no `atexit`; its own hook comes later.
@@ -132,6 +147,12 @@ def _handle_multiprocessing_exit() -> None:
         util.Finalize(None, _end_all, exitpriority=-100)
 
 
+def deliver_postponed() -> None:
+    """Let a signal that came in the middle of a shutdown come again, now that it is over."""
+    while _postponed:
+        os.kill(os.getpid(), _postponed.pop())
+
+
 def _handle_sigterm() -> None:
     """Install our handler where SIGTERM would simply kill, and only there."""
     if threading.current_thread() is not threading.main_thread():
@@ -152,8 +173,11 @@ def _on_sigterm(number: int, _: FrameType | None) -> None:
         # before this handler does: let it end, and come again.
         threads.start(lambda: _send_again(number), "surgetank-signal", is_daemon=False)
         return
-    for tank in tanks:
-        tank.shutdown()
+    if any(tank.is_ending_here() for tank in tanks):
+        # It interrupted a shutdown, which has a deadline of its own: that comes first.
+        _postponed.append(number)
+        return
+    _end_all()
     # Die of the signal, as the process would have without us: the exit status says so.
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

@@ -23,7 +23,7 @@ from surgetank.config import Compression, SignalLimits, Timing
 from surgetank.delivery.endpoint import Endpoint, Member
 from surgetank.delivery.outlet import Outlet
 from surgetank.delivery.worker import Worker
-from surgetank.driver import Loop, may_wait, own_work
+from surgetank.driver import Loop, is_own_thread, may_wait, own_work
 from surgetank.model import FOREVER, Clock, ForkAware, HeldBatch, Sender, SignalStats
 from surgetank.otlp.codec import Codec
 from surgetank.reservoir import Reservoir
@@ -124,7 +124,8 @@ class Pipeline:
             Loop(f"surgetank-{self.signal.value}-{name}", step, self._context, is_threaded=is_threaded)
             for name, step in (("sealer", self.seal_step), ("delivery", self.deliver_step))
         )
-        self._shutdown_lock = threads.new_lock()
+        # Re-entrant, for signal handlers.
+        self._shutdown_lock = threads.new_rlock()
         self.is_shut_down = False
         """Whether shutdown has begun."""
         self._estimate = codec.estimate
@@ -191,6 +192,9 @@ class Pipeline:
             True only if every one of those items was delivered, or is safe on disk at the configured durability;
             `stats` tells the two apart.
         """
+        if self.is_entered_here() or is_own_thread():
+            # A signal handler that interrupted us, or a log handler on a thread of ours: what it waits for could not happen.
+            return False
         timeout = max(0.0, timeout)
         flush = self.begin_flush(timeout)
         return self.end_flush(flush)
@@ -238,7 +242,14 @@ class Pipeline:
         Returns:
             The items given up; what is on disk is not among them.
         """
-        self._wait(flush)
+        try:
+            self._wait(flush)
+        finally:
+            # Also when the application's signal handler raises out of the wait (Ctrl-C does): what can be stored, is.
+            given_up = self._end()
+        return given_up
+
+    def _end(self) -> int:
         self._sealer_loop.stop()
         self._delivery_loop.stop()
         # A request under way would keep its thread until it times out.
@@ -285,7 +296,7 @@ class Pipeline:
         self._worker = self._make_worker()
         self._sealer_loop.reset()
         self._delivery_loop.reset()
-        self._shutdown_lock = threads.new_lock()
+        self._shutdown_lock = threads.new_rlock()
         if self.is_shut_down:
             self._buffer.close()
         self._join_endpoint()

@@ -14,11 +14,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from surgetank import config, lifecycle, threads
+from surgetank.buffer.flush import Flush
 from surgetank.clock import SystemClock
 from surgetank.config import BufferConfig, Compression, Environment, OutletConfig, Protocol, Timing
 from surgetank.delivery.endpoint import Endpoint
 from surgetank.delivery.senders import sender_for
-from surgetank.driver import Loop, own_work
+from surgetank.driver import REST_MAX, Loop, is_own_thread, own_work
 from surgetank.lines import say
 from surgetank.memory.allocator import Relief, trim
 from surgetank.memory.monitor import Monitor
@@ -252,8 +253,8 @@ class Tank:
             True only if everything was delivered or is safe on disk at the configured durability; `stats` tells
             the two apart.
         """
-        if self.is_entered_here():
-            # Called by a signal handler that interrupted us: what it waits for could not happen.
+        if self.is_entered_here() or is_own_thread():
+            # A signal handler that interrupted us, or a log handler on a thread of ours: what it waits for could not happen.
             return False
         deadline = self._clock.monotonic() + max(0.0, timeout)
         if not self._is_threaded:
@@ -279,15 +280,22 @@ class Tank:
         Returns:
             True if nothing had to be given up. A second call does nothing and returns True.
         """
-        if self.is_entered_here():
+        if self.is_entered_here() or is_own_thread():
             # See `force_flush`: end on another thread, as soon as the interrupted change is complete.
             threads.start(lambda: self.shutdown(timeout), "surgetank-shutdown", is_daemon=False)
             return False
-        with self._shutdown_lock:
-            budget = self._config.shutdown_timeout if timeout is None else max(0.0, timeout)
-            is_clean = self._shut(list(Signal), self._clock.monotonic() + budget)
+        budget = self._config.shutdown_timeout if timeout is None else max(0.0, timeout)
+        deadline = self._clock.monotonic() + budget
+        # Another thread's shutdown may have a later deadline, and one that we interrupted cannot go on before we return.
+        if self.is_ending_here() or not self._shutdown_lock.acquire(timeout=min(budget, REST_MAX)):
+            return False
+        try:
+            is_clean = self._shut(list(Signal), deadline)
             lifecycle.forget(self)
             self._report()
+        finally:
+            self._shutdown_lock.release()
+            lifecycle.deliver_postponed()
         return is_clean
 
     def before_fork(self) -> None:
@@ -325,6 +333,10 @@ class Tank:
     def is_entered_here(self) -> bool:
         """Whether the calling thread is in the middle of a change: true only in signal handlers and destructors."""
         return any(pipeline.is_entered_here() for pipeline in self._pipelines.values())
+
+    def is_ending_here(self) -> bool:
+        """Whether the calling thread is in the middle of a shutdown: true only in signal handlers and destructors."""
+        return bool(self._shutdown_lock._is_owned())
 
     def _renew_locks(self) -> None:
         self._has_helpers = False
@@ -432,21 +444,40 @@ class Tank:
 
     def _shut_door(self, signal: Signal) -> None:
         """Close one signal, as its provider asks; providers that close in a row share one deadline."""
+        if self.is_entered_here() or is_own_thread():
+            # See `shutdown`.
+            threads.start(lambda: self._shut_door(signal), "surgetank-shutdown", is_daemon=False)
+            return
+        if self.is_ending_here():
+            return
         with self._shutdown_lock:
             now = self._clock.monotonic()
             if now > self._shared_deadline + SAME_SHUTDOWN:
                 self._shared_deadline = now + self._config.shutdown_timeout
             self._shut([signal], max(now, self._shared_deadline))
+        lifecycle.deliver_postponed()
 
     def _shut(self, signals: list[Signal], deadline: float) -> bool:
         if Signal.METRICS in signals and self._metric_reader is not None:
             self._metric_reader.stop(COLLECT_SHARE * max(0.0, deadline - self._clock.monotonic()))
         pipelines = [self._pipelines[signal] for signal in signals]
-        # All begin before any is waited for: they deliver side by side.
-        begun = [(pipeline, flush) for pipeline in pipelines if (flush := pipeline.begin_shutdown(deadline))]
-        given_up = sum([pipeline.end_shutdown(flush) for pipeline, flush in begun])
-        if self._is_closed:
-            self._close_disk()
+        given_up = 0
+        begun: list[tuple[Pipeline, Flush]] = []
+        try:
+            # All begin before any is waited for: they deliver side by side.
+            begun += [(pipeline, flush) for pipeline in pipelines if (flush := pipeline.begin_shutdown(deadline))]
+            for pipeline, flush in begun:
+                given_up += pipeline.end_shutdown(flush)
+        except BaseException:
+            # The application's signal handler raised out of the wait (Ctrl-C does). Nobody waits any more; no second
+            # shutdown would do anything, so each is ended now: what can be stored, is.
+            for pipeline, flush in begun:
+                flush.fail()
+                pipeline.end_shutdown(flush)
+            raise
+        finally:
+            if self._is_closed:
+                self._close_disk()
         return given_up == 0
 
     @property

@@ -217,3 +217,61 @@ def test_503_with_retry_after_is_waited_out_and_everything_arrives(collector):
 
     assert ended(process)[0] == 0
     all_arrived(collector, 100)
+
+
+def test_a_second_sigterm_does_not_cut_the_first_ones_shutdown_short(collector):
+    """Supervisors signal a process and its group; what the first one began has a deadline of its own."""
+    collector.behave(behaviour.slow(0.7))
+    process = start("install(); work(0, 300); say(ready=1); idle()", collector.endpoint)
+    heard(process)
+
+    terminate(process)
+    time.sleep(0.2)
+    terminate(process)
+
+    code, _ = ended(process)
+    assert code == -15
+    all_arrived(collector, 300)
+
+
+def test_sigterm_in_the_middle_of_an_orderly_end_waits_for_it(collector):
+    """The exit hook is under way, and then the process dies of the signal."""
+    collector.behave(behaviour.slow(0.7))
+    process = start(
+        "import atexit; install(); work(0, 300); atexit.register(lambda: say(ending=1))", collector.endpoint
+    )
+    heard(process)
+    time.sleep(0.2)
+
+    terminate(process)
+
+    code, _ = ended(process)
+    assert code == -15
+    all_arrived(collector, 300)
+
+
+def test_a_shutdown_that_ctrl_c_interrupts_still_stores_what_it_can(tmp_path):
+    """Nobody waits for the endpoint any more, and what is in memory goes to disk at once."""
+    code, (words,) = run(
+        f"""
+        spool = surgetank.SpoolConfig(dir={str(tmp_path / "spool")!r}, durability="memory")
+        tank = surgetank.install(spool=spool, timing=surgetank.Timing(backoff_initial=0.1))
+        work(0, 100)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        began = time.monotonic()
+        try:
+            tank.shutdown(30.0)
+        except KeyboardInterrupt:
+            say(seconds=time.monotonic() - began, threads=[t.name for t in threading.enumerate()], **books(tank))
+        """,
+        "http://127.0.0.1:9",
+        SURGETANK_PERSISTENCE_ENABLED="true",
+    )
+
+    assert code == 0
+    assert words["seconds"] < 3
+    assert words["threads"] == ["MainThread"]
+    for signal in ("spans", "logs"):
+        assert words[signal]["spooled"] == words[signal]["offered"] == 100
+        assert words[signal]["unaccounted"] == 0

@@ -101,7 +101,8 @@ class Worker:
         self._deliveries = 0
         self._deadline = FOREVER
         self._sending_until = FOREVER
-        self._lock = threads.new_lock()
+        # Re-entrant, for signal handlers that flush.
+        self._lock = threads.new_rlock()
 
     @property
     def breaker(self) -> BreakerState:
