@@ -369,3 +369,19 @@ def test_a_thread_that_is_just_being_started_counts_as_one():
 
     assert all(loop.is_manned for loop in loops)
     assert rig.sender.sent == []
+
+
+def test_a_defect_on_the_way_to_disk_costs_no_batch(caplog):
+    """It is held in memory, as without a disk, and so is what was to be encoded after it."""
+    rig = Rig(otherwise=delivered(), max_export_batch_size=2, max_size=100)
+
+    def fail(held):
+        raise ValueError("a key that is none")
+
+    rig.pipeline._sealer._keep = fail
+    rig.offer(*range(10))
+    rig.seal()
+    rig.deliver()
+
+    assert sorted(rig.sent_numbers()) == list(range(10))
+    assert len(caplog.records) == 1

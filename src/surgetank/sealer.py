@@ -11,6 +11,7 @@ bytes) at the same pace during an outage as before it.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +21,12 @@ from typing import Final
 from surgetank.buffer.buffer import Buffer
 from surgetank.buffer.intake import CHARGED_ONCE_MAX, Entry
 from surgetank.config import Compression, SignalLimits
+from surgetank.lines import say
 from surgetank.model import FOREVER, PRESSING, Batch, Clock, HeldBatch, Lane
 from surgetank.otlp.codec import Codec, OpenRequest
 from surgetank.otlp.compression import compress
+
+_logger: Final = logging.getLogger("surgetank")
 
 # Objects that are encoded before the GIL is offered to the application's threads.
 # Four ordinary spans take some 50 µs; the stock encoder's 512 stall threads for 5 to 10 ms.
@@ -116,6 +120,7 @@ class Sealer:
         """Forget what is under construction: construction, and a forked child."""
         self._open: dict[Lane, OpenBatch] = {}
         self._is_pressing = False
+        self._has_failed = False
         # Unique over processes and restarts without a registry: 64 random bits and a counter.
         self._id_prefix = os.urandom(8).hex()
         self._id_counter = count(1)
@@ -221,6 +226,16 @@ class Sealer:
             created=self._clock.now(),
         )
         held = HeldBatch(batch=batch, first_seq=open_batch.first_seq)
-        self._keep(held)
+        try:
+            self._keep(held)
+        except Exception:
+            # A defect on the way to disk, or in a user's key function, costs the batch its place there and nothing else:
+            # what else is in this slice would be lost with it.
+            self._note_defect()
         self._buffer.sealed(held, released=open_batch.charge, next_seq=next_seq)
         self._on_sealed()
+
+    def _note_defect(self) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            say(_logger, logging.ERROR, "a defect while a batch was stored; it is held in memory only", is_error=True)
