@@ -39,7 +39,7 @@ from surgetank.otlp.spans import SpanCodec
 from surgetank.pipeline import JOIN_TIMEOUT, Pipeline
 from surgetank.spool.disk import Disk
 from surgetank.spool.filesystem import HAS_LOCKS, Filesystem, OsFilesystem
-from surgetank.spool.settings import SpoolConfig, resolve_spool
+from surgetank.spool.settings import SpoolConfig, is_homeless, resolve_spool
 
 _logger: Final = logging.getLogger("surgetank")
 
@@ -374,7 +374,12 @@ class Tank:
         self._keeper = Loop("surgetank-spool", self._tend, nullcontext, is_threaded=self._is_threaded)
         if all(limits.persist == "none" for limits in self._config.limits.values()):
             return None
-        settings = resolve_spool(given, Environment(), self._config.outlets.values())
+        environment = Environment()
+        if is_homeless(given, environment):
+            line = "there is no home folder for a spool and SURGETANK_SPOOL_DIR names none; telemetry is held in memory"
+            say(_logger, logging.WARNING, line)
+            return None
+        settings = resolve_spool(given, environment, self._config.outlets.values())
         if filesystem is None and not HAS_LOCKS:
             _logger.warning(
                 "there is no spool on this platform, which has no advisory locks; telemetry is held in memory"

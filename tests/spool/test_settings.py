@@ -5,10 +5,11 @@ from base64 import b64encode
 
 import pytest
 
+from surgetank import Tank
 from surgetank.config import MEBIBYTE, Environment, OutletConfig
 from surgetank.errors import ConfigError
 from surgetank.spool.encryption import KEY_BYTES
-from surgetank.spool.settings import SpoolConfig, resolve_spool
+from surgetank.spool.settings import SpoolConfig, is_homeless, resolve_spool
 
 KEY = f"k1:{b64encode(bytes(KEY_BYTES)).decode()}"
 URL = "https://collector.example:4318/v1/traces"
@@ -265,3 +266,39 @@ def test_neither_configuration_nor_settings_show_the_key():
 
     for each in (config, resolved(config), resolved(encryption_key=KEY)):
         assert KEY not in repr(each)
+
+
+def test_a_relative_state_folder_is_ignored():
+    """So the specification of `XDG_STATE_HOME` has it."""
+    assert folder(state="state") == folder(state=None)
+
+
+def test_without_a_home_nothing_is_stored(monkeypatch, tmp_path, caplog):
+    """A container's user has no entry in the system's list: `~` would become a folder of that name, wherever we run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("SURGETANK_PERSISTENCE_ENABLED", "true")
+
+    tank = Tank(is_threaded=False, handle_sigterm=False)
+    tank.shutdown(0.0)
+
+    assert [record.getMessage().partition(" and ")[0] for record in caplog.records] == [
+        "there is no home folder for a spool"
+    ]
+    assert tank._disk is None
+
+
+@pytest.mark.parametrize(
+    ("config", "variables"),
+    [
+        (SpoolConfig(dir="/spool"), {}),
+        (None, {"SURGETANK_SPOOL_DIR": "/spool"}),
+        (None, {"XDG_STATE_HOME": "/state"}),
+    ],
+)
+def test_who_names_a_folder_needs_no_home(monkeypatch, config, variables):
+    """However it is named."""
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+
+    assert not is_homeless(config, Environment(variables))

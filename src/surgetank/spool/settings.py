@@ -201,8 +201,25 @@ def default_folder(environment: Environment, outlets: Iterable[OutletConfig]) ->
 
 def state_folder(environment: Environment) -> str:
     """Return the folder that has the default folders of all destinations in it."""
-    state = environment.text("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    return os.path.join(state, "surgetank")
+    return os.path.join(_named_state(environment) or os.path.join(os.path.expanduser("~"), ".local", "state"), "surgetank")
+
+
+def _named_state(environment: Environment) -> str | None:
+    path = environment.text("XDG_STATE_HOME")
+    # Relative ones are to be ignored, says the specification.
+    return path if path is not None and os.path.isabs(path) else None
+
+
+def is_homeless(given: SpoolConfig | None, environment: Environment) -> bool:
+    """
+    Whether no folder is named and there is no home for a default one.
+
+    So it is for a user without an entry in the system's list and without `HOME`, as containers have them. `~` would
+    stay as it is, and a folder of that name would be made in whatever folder the application runs in.
+    """
+    if (given is not None and given.dir is not None) or environment.text("SURGETANK_SPOOL_DIR"):
+        return False
+    return _named_state(environment) is None and not os.path.isabs(os.path.expanduser("~"))
 
 
 def field_names() -> list[str]:
