@@ -14,8 +14,9 @@ import threading
 from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from surgetank import threads
 from surgetank.lines import say
@@ -40,29 +41,39 @@ def may_wait() -> bool:
     """
     Whether the calling thread may be made to wait for room.
 
-    Not ours, which make the room; not one that runs an event loop or greenlets, whose other tasks would stand still; not
-    one in a signal handler, which may have interrupted somebody whom it would wait for.
+    Not ours, which make the room; not one that runs an event loop or greenlets, whose other tasks would stand still; not one
+    in a signal handler or a destructor, which may have interrupted somebody whom it would wait for; not one inside a
+    handler of `logging`, whose lock everybody wants who logs: event loops, and ours, too.
     """
     if is_own_thread() or threads.are_greenlets():
         return False
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is not None:
         return False
-    return threading.current_thread() is not threading.main_thread() or not _is_in_signal_handler()
+    return not _is_inside(_signal_handlers() if threading.current_thread() is threading.main_thread() else set())
 
 
-def _is_in_signal_handler() -> bool:
-    """Whether a function that is installed as a signal handler is on the main thread's stack."""
+def _signal_handlers() -> set[object]:
+    """Return the code of what is installed as signal handlers."""
     handlers = set()
     for number in signal.valid_signals():
-        handler = signal.getsignal(number)
+        handler: Any = signal.getsignal(number)
+        while isinstance(handler, partial):
+            handler = handler.func
         if callable(handler):
-            code = getattr(getattr(handler, "__func__", handler), "__code__", None)
-            handlers.add(code)
+            if not hasattr(handler, "__code__") and not hasattr(handler, "__func__"):
+                handler = getattr(type(handler), "__call__", handler)  # noqa: B004  # An object that is called like a function.
+            handlers.add(getattr(getattr(handler, "__func__", handler), "__code__", None))
+    return handlers
+
+
+def _is_inside(codes: set[object]) -> bool:
+    """Whether one of these, a destructor, or a handler of `logging` that holds its lock is on the calling thread's stack."""
+    codes.add(logging.Handler.handle.__code__)
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         # Python's own handler of SIGINT is in C, and has no code.
-        if frame.f_code in handlers:
+        if frame.f_code in codes or frame.f_code.co_name == "__del__":
             return True
         frame = frame.f_back
     return False

@@ -144,7 +144,8 @@ class Pipeline:
         self._offer(item, self._estimate(item), self._is_critical(item))
 
     def _offer_or_wait(self, item: Any, estimate: int, is_critical: bool) -> None:
-        if self._buffer.fill < WAIT_AT or not may_wait():
+        # One that interrupted us inside the buffer holds its lock, without which nobody makes room.
+        if self._buffer.fill < WAIT_AT or self.is_entered_here() or not may_wait():
             self._buffer.offer(item, estimate, is_critical)
         else:
             self._buffer.wait_for_room(item, estimate, is_critical, self.limits.block_timeout)

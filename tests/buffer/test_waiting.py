@@ -1,9 +1,12 @@
 """`on_full="block"`: who may wait for room, in which turn, and how it ends."""
 
 import asyncio
+import logging
 import os
 import signal
 import threading
+import time
+from functools import partial
 
 import pytest
 
@@ -166,3 +169,66 @@ def test_a_shrunken_buffer_holds_what_its_scale_says():
     tank.offer(*range(200, 290))
     assert tank.stats.queued == 100
     assert tank.stats.unaccounted == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there are no such signals here")
+def test_nor_does_one_that_is_an_object_or_a_partial():
+    """Whatever can be called may be a handler."""
+    said = []
+
+    class Handler:
+        def __call__(self, number, frame):
+            said.append(may_wait())
+
+    def handler(word, number, frame):
+        said.append(may_wait())
+
+    for each in (Handler(), partial(handler, "word")):
+        before = signal.signal(signal.SIGUSR1, each)
+        try:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            wait_until(lambda: said)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+        assert said == [False]
+        said.clear()
+
+
+def test_a_destructor_does_not_wait():
+    """It may run on any thread, between any two steps, with any lock held."""
+    said = []
+
+    class Dying:
+        def __del__(self):
+            said.append(may_wait())
+
+    Dying()
+
+    assert said == [False]
+
+
+def test_a_handler_of_logging_does_not_wait():
+    """Its lock is wanted by everybody who logs: by event loops, and by our own threads, which make the room."""
+    said = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            said.append(may_wait())
+
+    Handler().handle(logging.makeLogRecord({}))
+
+    assert said == [False]
+
+
+def test_who_interrupted_us_inside_the_buffer_does_not_wait():
+    """Without the buffer's lock nobody can make room."""
+    tank = rig(block_timeout=30.0)
+    tank.offer(*range(10))
+
+    began = time.monotonic()
+    with tank.pipeline._buffer._section:
+        tank.offer(10)
+
+    assert time.monotonic() - began < 10
+    assert tank.stats.dropped == {"queue_full": 1}

@@ -1,6 +1,7 @@
 """The doors into the SDK, with real providers on a tank without threads or sockets."""
 
 import logging
+import threading
 
 import pytest
 from opentelemetry._logs import LogRecord, SeverityNumber
@@ -12,6 +13,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from fakes.tanks import stepped_tank
 from surgetank.driver import own_work
+from surgetank.model import Signal
 from surgetank.otel.shim import suppressed
 from surgetank.testing import delivered, hold, silence
 
@@ -313,3 +315,70 @@ def test_one_signals_refused_credentials_are_its_own_affair():
 
     assert tank.stats().spans.breaker is not BreakerState.CLOSED
     assert tank.stats().logs.breaker is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("name", [None, 5, b"app"])
+def test_a_logger_may_have_any_object_for_a_name(name):
+    """The SDK does not mind, and nothing may be raised into the application."""
+    tank, received = stepped_tank()
+
+    logged(tank).get_logger(name).emit(LogRecord(body="hello"))
+
+    assert tank.force_flush()
+    assert len(received.logs()) == 1
+
+
+def test_nobody_waits_on_our_own_threads():
+    """A log handler that flushes would have our thread wait for itself, whichever door it asks."""
+    tank, _ = stepped_tank(answer=silence())
+    _, tracer = traced(tank)
+    _, meter = measured(tank)
+    meter.create_counter("done").add(1)
+    tracer.start_span("a").end()
+    began = tank._clock.monotonic()
+
+    with own_work(suppressed):
+        assert not tank.force_flush(30.0)
+        assert not tank.span_processor.force_flush()
+        assert not tank.metric_reader.force_flush()
+
+    assert tank._clock.monotonic() == began
+
+
+def test_a_door_that_is_closed_from_within_a_change_is_closed_afterwards():
+    """A signal handler that shuts a provider down may have interrupted an offer, whose lock everybody needs."""
+    tank, received = stepped_tank()
+    provider, tracer = traced(tank)
+    tracer.start_span("a").end()
+
+    with tank._pipelines[Signal.SPANS]._buffer._section:
+        assert not provider.force_flush()
+        provider.shutdown()
+        assert not tank._pipelines[Signal.SPANS].is_shut_down or received.spans() == []
+
+    for thread in threading.enumerate():
+        if thread.name == "surgetank-shutdown":
+            thread.join(10)
+    assert [span.name for span in received.spans()] == ["a"]
+
+
+def test_a_shutdown_beside_another_one_keeps_its_own_deadline():
+    """Whoever has less time does not wait for whoever has more."""
+    tank, _ = stepped_tank()
+    other_may_end = threading.Event()
+    with_lock = threading.Event()
+
+    def hold():
+        with tank._shutdown_lock:
+            with_lock.set()
+            other_may_end.wait(10)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert with_lock.wait(10)
+
+    assert not tank.shutdown(0.01)
+
+    other_may_end.set()
+    other.join(10)
+    assert tank.shutdown(0.01)

@@ -69,7 +69,9 @@ class TankLogRecordProcessor(LogRecordProcessor):
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Offer a record, as it is now; never raises, never waits. Our own log lines are not taken."""
         scope = log_record.instrumentation_scope
-        is_own_line = scope is not None and scope.name.partition(".")[0] == OWN_LOGGER
+        name = getattr(scope, "name", None)
+        # The SDK takes any object for a name.
+        is_own_line = isinstance(name, str) and name.partition(".")[0] == OWN_LOGGER
         if is_own_line or is_own_thread():
             return
         self._offer(snapshot_of_log(log_record))

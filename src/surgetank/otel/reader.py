@@ -23,7 +23,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReade
 from opentelemetry.sdk.metrics.view import Aggregation
 
 from surgetank import threads
-from surgetank.driver import Loop
+from surgetank.driver import Loop, is_own_thread
 from surgetank.lines import say
 from surgetank.model import FOREVER, Clock
 from surgetank.otel.shim import is_registered, renew_after_fork
@@ -88,6 +88,9 @@ class TankMetricReader(MetricReader):
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Collect now and deliver; return by the time-out, True only if everything was delivered."""
+        if self._pipeline.is_entered_here() or is_own_thread():
+            # As in `Pipeline.force_flush`.
+            return False
         deadline = self._clock.monotonic() + timeout_millis / 1000
         if not self.collect_within(deadline - self._clock.monotonic()):
             return False
