@@ -2,6 +2,7 @@
 
 import errno
 import random
+from collections import deque
 
 from fakes.pipelines import Rig
 from fakes.requests import span, span_numbers
@@ -438,3 +439,16 @@ def test_an_outage_opens_the_breaker_and_the_backlog_waits_for_it():
     for _ in range(10):
         heir.pipeline.deliver_step()
     assert len(heir.sender.sent) <= sent + 1
+
+
+def test_two_threads_of_ours_may_tell_the_disk_of_the_same_spill():
+    """Each looks first and takes then; who comes second finds nothing, and goes on."""
+    rig = Rig(filesystem=MemoryFilesystem())
+
+    class JustTaken(deque):
+        def __bool__(self):
+            return True
+
+    rig.pipeline._buffer.spilled = JustTaken()
+
+    rig.pipeline.tend()

@@ -212,7 +212,10 @@ class Reservoir:
     def _tell_of_spills(self) -> None:
         spilled = self._buffer.spilled
         while self._spool is not None and spilled:
-            held = spilled.popleft()
+            try:
+                held = spilled.popleft()
+            except IndexError:
+                return  # Another thread of ours has just taken the last one.
             if held.record is not None and not self._spool.release(held.record, held):
                 # Its record went between memory's look at it and now.
                 self._buffer.changed_on_disk(recovered=0, lost={DropReason.SPOOL_FULL: held.batch.items})

@@ -82,6 +82,8 @@ class TankMetricReader(MetricReader):
         self._collection = 0
         self._is_shut_down = False
         self._collect_lock = threads.new_lock()
+        # Two threads may fork at the same time, and only one of them holds the lock.
+        self._forking: set[int] = set()
         # Not one of our own threads in the sense of `own_work`: it runs the application's callbacks.
         self._ticker = Loop("surgetank-metrics-reader", self._tick, nullcontext, is_threaded=is_threaded)
         self._begin_ticking()
@@ -135,16 +137,19 @@ class TankMetricReader(MetricReader):
 
     def before_fork(self) -> None:
         """Let a collection end, so that the child does not inherit the SDK's locks held by a thread that it lacks."""
-        self._holds_for_fork = self._collect_lock.acquire(timeout=FORK_WAIT_MAX)
+        if self._collect_lock.acquire(timeout=FORK_WAIT_MAX):
+            self._forking.add(threads.get_ident())
 
     def after_fork_in_parent(self) -> None:
         """Go on collecting."""
-        if self._holds_for_fork:
+        if threads.get_ident() in self._forking:
+            self._forking.discard(threads.get_ident())
             self._collect_lock.release()
 
     def after_fork_in_child(self) -> None:
         """Start anew: measurements from zero, a thread of our own."""
         self._collect_lock = threads.new_lock()
+        self._forking.clear()
         renew_after_fork(self)
         self._ticker.reset()
         if not self._is_shut_down:

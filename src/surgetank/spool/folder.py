@@ -114,6 +114,8 @@ class Folder:
     def _reset(self) -> None:
         # Guards everything below, and everything in the members.
         self._lock = threads.new_rlock()
+        # Two threads may fork at the same time, and only one of them holds the lock.
+        self._forking: set[int] = set()
         self._pid = os.getpid()
         self.used_bytes = 0
         """In all segments that we own or have adopted."""
@@ -410,11 +412,13 @@ class Folder:
 
     def before_fork(self) -> None:
         """Let what is going on end, so that the child does not inherit a lock that nobody else knows it holds; not for long."""
-        self._is_held_for_fork = self._lock.acquire(timeout=FORK_WAIT_MAX)
+        if self._lock.acquire(timeout=FORK_WAIT_MAX):
+            self._forking.add(threads.get_ident())
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        if self._is_held_for_fork:
+        if threads.get_ident() in self._forking:
+            self._forking.discard(threads.get_ident())
             self._lock.release()
 
     def after_fork_in_child(self) -> None:
