@@ -12,6 +12,8 @@ What is known of gRPC and forks stands in decision 14.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import re
 import threading
@@ -26,6 +28,11 @@ from surgetank.delivery.credentials import BATCH_ID_HEADER, USER_AGENT, basic, c
 from surgetank.errors import ConfigError
 from surgetank.model import Batch, Clock, Outcome, Signal, Verdict
 from surgetank.otlp.compression import decompress
+
+# gRPC imports this when it makes its first channel, which would be on our thread: a fork in the middle of an import
+# leaves the child a lock that is never released. In a version that has no such module there is nothing to be done.
+with contextlib.suppress(ImportError):
+    importlib.import_module("grpc._channel")
 
 METHODS: Final = {
     Signal.SPANS: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
