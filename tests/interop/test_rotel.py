@@ -1,4 +1,4 @@
-"""A collector that nobody here wrote: rotel takes all three signals by OTLP/HTTP, forwards them, and nothing is different."""
+"""A collector that nobody here wrote: rotel takes all three signals by OTLP over HTTP and gRPC, forwards them, and nothing is different."""
 
 import importlib.util
 import os
@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from surgetank import Signal, Tank
-from surgetank.delivery.otlp_http import HttpSender
+from surgetank.delivery.senders import sender_for
 from surgetank.otlp.compression import decompress
 from surgetank.testing.collector import Collector
 from surgetank.testing.tally import REQUESTS
@@ -55,7 +55,7 @@ def accepts_connections(port):
 
 @pytest.fixture
 def rotel(tmp_path):
-    """Run the agent between a port of its own and a collector; yield its endpoint and the collector."""
+    """Run the agent between a port of its own and a collector; yield its endpoint for each protocol and the collector."""
     path = agent_path()
     if path is None:
         pytest.skip("the rotel wheel has no build for this platform")
@@ -70,21 +70,30 @@ def rotel(tmp_path):
         try:
             wait_for(lambda: accepts_connections(http) or agent.poll() is not None, 15)
             assert agent.poll() is None, agent.stderr.read()
-            yield f"http://127.0.0.1:{http}", collector
+            yield {"http/protobuf": f"http://127.0.0.1:{http}", "grpc": f"http://127.0.0.1:{grpc}"}, collector
         finally:
             agent.kill()
             agent.communicate()
 
 
-class Recorder(HttpSender):
-    """Sends for real, and remembers what it sent."""
+class Recorder:
+    """Has senders remember what they sent, for real."""
 
-    sent: list = []
+    def __init__(self):
+        self.sent = []
 
-    def send(self, batch, timeout):
-        raw = decompress(batch.body, batch.encoding)
-        self.sent.append((batch.signal, REQUESTS[batch.signal].FromString(raw)))
-        return super().send(batch, timeout)
+    def sender_for(self, outlet, clock):
+        """Return the sender that a tank would make, which is listened to."""
+        sender = sender_for(outlet, clock)
+        send = sender.send
+
+        def remember(batch, timeout):
+            raw = decompress(batch.body, batch.encoding)
+            self.sent.append((batch.signal, REQUESTS[batch.signal].FromString(raw)))
+            return send(batch, timeout)
+
+        sender.send = remember
+        return sender
 
 
 def canonical(requests):
@@ -176,11 +185,12 @@ def make_metrics(tank):
         gauge.set(number, labels)
 
 
-def test_what_another_collector_forwards_is_what_we_sent(rotel):
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_what_another_collector_forwards_is_what_we_sent(rotel, protocol):
     """Item by item, in all three signals."""
-    endpoint, collector = rotel
-    Recorder.sent = []
-    tank = Tank(endpoint=endpoint, handle_sigterm=False, make_sender=Recorder)
+    endpoints, collector = rotel
+    recorder = Recorder()
+    tank = Tank(endpoint=endpoints[protocol], protocol=protocol, handle_sigterm=False, make_sender=recorder.sender_for)
     make_spans(tank)
     make_logs(tank)
     make_metrics(tank)
@@ -190,7 +200,7 @@ def test_what_another_collector_forwards_is_what_we_sent(rotel):
 
     stats = tank.stats()
     assert (stats.spans.delivered, stats.logs.delivered) == (400, 160)
-    expected = canonical(Recorder.sent)
+    expected = canonical(recorder.sent)
     wait_for(lambda: {s: len(e) for s, e in canonical(collector.requests).items()} == counts(expected), 15)
     arrived = canonical(collector.requests)
     for signal in Signal:
