@@ -351,7 +351,7 @@ def _copied(exporter: Any, settings: dict[str, Any]) -> OutletConfig | None:
     for name in _SAID_ELSEWHERE:
         if name in settings:
             raise TypeError(f"{name} is said by the exporter or by the other arguments")
-    chosen = {name: settings.pop(name) for name in _CHOICES if name in settings}
+    chosen: dict[str, Any] = {name: settings.pop(name) for name in _CHOICES if name in settings}
     if "compression" in chosen:
         check_choice("compression", chosen["compression"], ("none", "gzip", "deflate"))
     if "timeout" in chosen:
@@ -359,7 +359,10 @@ def _copied(exporter: Any, settings: dict[str, Any]) -> OutletConfig | None:
     if not is_otlp(exporter):
         return None
     try:
-        return replace(read_outlet(exporter), **chosen)
+        outlet = read_outlet(exporter)
+        if outlet.protocol == "grpc" and "compression" in chosen:
+            chosen["call_compression"] = chosen.pop("compression")
+        return replace(outlet, **chosen)
     except NotCopiableError as error:
         _logger.warning(
             "%s is driven as it is, with a bounded number of attempts for each batch: %s cannot be copied",

@@ -1,5 +1,6 @@
 """The drop-in classes: the SDK's arguments, OTLP exporters read and replaced, all others driven as they are."""
 
+import enum
 import inspect
 import io
 import logging
@@ -448,6 +449,49 @@ def test_versions_that_keep_everything_in_the_exporter_are_read(files):
 
     assert (outlet.url, dict(outlet.headers), outlet.timeout) == ("https://collector:4318/v1/traces", {"x-a": "1"}, 5.0)
     assert (outlet.certificate_file, outlet.client_certificate_file, outlet.client_key_file) == tuple(files)
+
+
+def grpc_exporter(**changes):
+    """Return what looks like the SDK's OTLP/gRPC exporter, without gRPC."""
+    module = "opentelemetry.exporter.otlp.proto.grpc.trace_exporter"
+    exporter = type("OTLPSpanExporter", (SpanExporter,), {"__module__": module})()
+    exporter._endpoint = "collector:4317"
+    exporter._insecure = True
+    exporter._headers = (("X-Tenant", "a"),)
+    exporter._timeout = 4
+    exporter._compression = enum.Enum("Compression", ["NoCompression", "Deflate", "Gzip"]).Gzip
+    exporter._channel_options = (("grpc.primary_user_agent", "OTel-OTLP-Exporter-Python/1"),)
+    for name, value in changes.items():
+        setattr(exporter, name, value)
+    return exporter
+
+
+def test_a_grpc_exporter_without_tls_is_read():
+    """Host and port, headers, time-out and the calls' compression."""
+    outlet = read_outlet(grpc_exporter())
+
+    assert (outlet.url, outlet.protocol, dict(outlet.headers)) == ("http://collector:4317", "grpc", {"x-tenant": "a"})
+    assert (outlet.timeout, outlet.compression, outlet.call_compression) == (4.0, "gzip", "gzip")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"_insecure": False}, "channel credentials"),
+        ({"_channel_options": (("grpc.keepalive_time_ms", 1),)}, "options"),
+        ({"_endpoint": "unix:/run/collector.sock"}, "host and port"),
+        ({"_endpoint": "dns:///collector:4317"}, "host and port"),
+        ({"_compression": None}, "this version"),
+    ],
+)
+def test_what_a_grpc_exporter_does_beyond_that_is_not_copied(changes, reason, caplog, made):
+    """It is driven, and one line says so."""
+    with pytest.raises(NotCopiableError, match=reason):
+        read_outlet(grpc_exporter(**changes))
+    processor = made(BatchSpanProcessor(grpc_exporter(**changes)))
+
+    assert isinstance(processor.tank._driven, ExporterSender)
+    assert len(caplog.records) == 1
 
 
 def test_a_subclass_is_not_read():

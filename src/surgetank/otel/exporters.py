@@ -15,12 +15,18 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from surgetank.config import Compression, OutletConfig
-from surgetank.otel.shim import HttpParts, http_parts
+from surgetank.otel.shim import HttpParts, grpc_parts, http_parts
 
 _HTTP_MODULES: Final = re.compile(r"opentelemetry\.exporter\.otlp\.proto\.http\.(trace|_log|metric)_exporter(\.|$)")
+_GRPC_MODULES: Final = re.compile(r"opentelemetry\.exporter\.otlp\.proto\.grpc\.")
 _OTLP_MODULES: Final = re.compile(r"opentelemetry\.exporter\.otlp\.")
 _NAMES: Final = ("OTLPSpanExporter", "OTLPLogExporter", "OTLPMetricExporter")
 _COMPRESSIONS: Final[Mapping[str, Compression]] = {"none": "none", "gzip": "gzip", "deflate": "deflate"}
+_GRPC_COMPRESSIONS: Final[Mapping[str, Compression]] = {"NoCompression": "none", "Gzip": "gzip", "Deflate": "deflate"}
+# gRPC's targets can be much more than a host and a port.
+_HOST_AND_PORT: Final = re.compile(r"([\w.-]+|\[[0-9a-fA-F:]+\])(:\d+)?")
+# What the SDK sets itself, and what ours says in another way.
+_GRPC_OPTIONS: Final = ("grpc.primary_user_agent",)
 # Set by our sender itself, or by HTTP.
 _OWN_HEADERS: Final = ("content-type", "content-encoding", "content-length", "transfer-encoding", "host")
 # What `requests` sends unasked.
@@ -53,12 +59,41 @@ def read_outlet(exporter: object) -> OutletConfig:
     Raises:
         NotCopiableError: It has something that cannot be copied, or is of a version that cannot be read.
     """
-    if _HTTP_MODULES.match(type(exporter).__module__) is None:
-        raise NotCopiableError("gRPC")
+    module = type(exporter).__module__
     try:
-        parts = http_parts(exporter)
+        if _GRPC_MODULES.match(module) is not None:
+            return _read_grpc(exporter)
+        if _HTTP_MODULES.match(module) is not None:
+            return _read_http(exporter)
+    except NotCopiableError:
+        raise
     except Exception as error:
         raise NotCopiableError(f"what this version keeps ({type(error).__name__})") from None
+    raise NotCopiableError("its protocol")
+
+
+def _read_grpc(exporter: object) -> OutletConfig:
+    parts = grpc_parts(exporter)
+    if not parts.is_insecure:
+        # They are an object that says nothing of what it was made of.
+        raise NotCopiableError("channel credentials")
+    if any(name not in _GRPC_OPTIONS for name in parts.options):
+        raise NotCopiableError("a channel with options")
+    if _HOST_AND_PORT.fullmatch(parts.endpoint) is None:
+        raise NotCopiableError("an endpoint that is more than host and port")
+    return OutletConfig(
+        url=f"http://{parts.endpoint}",
+        headers=MappingProxyType({name.lower(): _text(content) for name, content in parts.headers}),
+        timeout=_seconds(parts.timeout),
+        # Sealed batches are compressed whatever a call is, so that memory and disk hold as much.
+        compression="gzip",
+        protocol="grpc",
+        call_compression=_GRPC_COMPRESSIONS[parts.compression],
+    )
+
+
+def _read_http(exporter: object) -> OutletConfig:
+    parts = http_parts(exporter)
     _check_session(parts.session)
     certificate, key = _client_files(parts.cert)
     if parts.compression not in _COMPRESSIONS:
@@ -66,12 +101,20 @@ def read_outlet(exporter: object) -> OutletConfig:
     return OutletConfig(
         url=_checked_url(parts.endpoint),
         headers=MappingProxyType(_headers(parts)),
-        timeout=min(max(parts.timeout, 0.001), 3600.0),
+        timeout=_seconds(parts.timeout),
         compression=_COMPRESSIONS[parts.compression],
         certificate_file=_certificate_file(parts),
         client_certificate_file=certificate,
         client_key_file=key,
     )
+
+
+def _seconds(timeout: float) -> float:
+    return min(max(timeout, 0.001), 3600.0)
+
+
+def _text(content: Any) -> str:
+    return content.decode("latin-1") if isinstance(content, bytes) else str(content)
 
 
 def _check_session(session: Any) -> None:
@@ -109,7 +152,7 @@ def _headers(parts: HttpParts) -> dict[str, str]:
     found |= {name.lower(): value for name, value in parts.headers.items()}
     kept = {}
     for name, value in found.items():
-        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        text = _text(value)
         is_sdks = name == "user-agent" and text.startswith(_SDK_USER_AGENT)
         if name not in _OWN_HEADERS and not is_sdks:
             kept[name] = text

@@ -24,6 +24,7 @@ from opentelemetry.sdk.util import BoundedList
 
 __all__ = [
     "Buckets",
+    "GrpcParts",
     "HttpParts",
     "LogRecord",
     "LogRecordProcessor",
@@ -33,6 +34,7 @@ __all__ = [
     "SeverityNumber",
     "bounded_attributes",
     "bounded_list",
+    "grpc_parts",
     "http_parts",
     "is_registered",
     "preferences",
@@ -162,4 +164,36 @@ def http_parts(exporter: Any) -> HttpParts:
         verify=exporter._certificate_file if transport is None else session.verify,
         cert=exporter._client_cert if transport is None else session.cert,
         session=session,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcParts:
+    """What the SDK's OTLP/gRPC exporters keep to themselves."""
+
+    endpoint: str
+    """Host and port, or a target of gRPC's own kinds."""
+    is_insecure: bool
+    headers: list[tuple[str, Any]]
+    timeout: float
+    compression: str
+    """The name in `grpc.Compression`."""
+    options: list[str]
+    """The names of the channel's options."""
+
+
+def grpc_parts(exporter: Any) -> GrpcParts:
+    """
+    Read one of the SDK's OTLP/gRPC exporters, of any version from 1.41 on.
+
+    Raises:
+        Exception: This version is built otherwise.
+    """
+    return GrpcParts(
+        endpoint=exporter._endpoint,
+        is_insecure=bool(exporter._insecure),
+        headers=[(name, content) for name, content in exporter._headers],
+        timeout=float(exporter._timeout),
+        compression=exporter._compression.name,
+        options=[name for name, _ in exporter._channel_options],
     )
