@@ -37,7 +37,7 @@ def test_the_readmes_examples_run(number):
 
 def test_there_are_examples():
     """Or the test above would say nothing."""
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
 
 
 @pytest.mark.parametrize("record", [BufferConfig, MemoryConfig, SpoolConfig, Timing])
