@@ -898,6 +898,25 @@ def test_the_exporter_is_shut_down_and_flushed_with_us(made):
     assert 0 < flushes[0] <= 1000
 
 
+def test_an_exporter_whose_methods_take_no_time_is_called_without(made):
+    """The SDK's span processor never passes one on, so there are such."""
+    ends = []
+
+    class Short(InMemorySpanExporter):
+        def force_flush(self):
+            return True
+
+        def shutdown(self):
+            ends.append(True)
+
+    processor = stepped(BatchSpanProcessor, Short())
+    tracer(processor).start_span("x").end()
+
+    assert processor.force_flush(1000)
+    processor.shutdown()
+    assert ends == [True]
+
+
 def test_after_a_fork_the_child_has_a_thread_of_its_own(made):
     """And none of the parent's calls."""
     exporter = InMemorySpanExporter()

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-import threading
+from _queue import Empty, SimpleQueue
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from typing import Any, Final
 
+from surgetank import threads
 from surgetank.driver import own_work
 from surgetank.model import Batch, Clock, Outcome, Signal, Verdict
 from surgetank.otel import objects
@@ -105,7 +105,7 @@ class ExporterSender:
         self._running: _Call | None = None
         self._results: dict[str, Verdict] = {}
         self._failures: dict[str, tuple[int, float]] = {}
-        self._start_lock = threading.Lock()
+        self._start_lock = threads.new_lock()
 
     def send(self, batch: Batch, timeout: float) -> Verdict:
         """Have a batch exported, and judge what came of it; a call that takes too long goes on by itself."""
@@ -136,7 +136,7 @@ class ExporterSender:
         force_flush = getattr(self._exporter, "force_flush", None)
         if force_flush is None:
             return True
-        call = self._call(lambda: force_flush(timeout_millis=max(1, int(timeout * 1000))))
+        call = self._call(lambda: _timed(force_flush, timeout))
         # `SpanExporter.force_flush` is a stub that returns None.
         return call.wait(timeout) and call.error is None and call.result is not False
 
@@ -147,7 +147,7 @@ class ExporterSender:
             self._is_closed = True
             is_busy = self._running is not None and not self._running.is_done
             wait = _CLOSE_WAIT_BUSY if is_busy else _CLOSE_WAIT
-            call = self._call(lambda: shut_down(self._exporter, wait))
+            call = self._call(lambda: _timed(shutdown, wait))
             if call.wait(wait) and call.error is not None:
                 _logger.warning("shutting down %s failed: %s", _name(self._exporter), call.error)
         if self._jobs is not None:
@@ -208,7 +208,7 @@ class ExporterSender:
                 jobs: SimpleQueue[_Call | None] = SimpleQueue()
                 name = f"surgetank-{self._signal.value}-exporter"
                 try:
-                    threading.Thread(target=_run, args=(jobs,), name=name, daemon=True).start()
+                    threads.start(lambda: _run(jobs), name)
                 except RuntimeError:
                     # The interpreter is ending and starts no more threads.
                     return None
@@ -216,16 +216,13 @@ class ExporterSender:
             return self._jobs
 
 
-def shut_down(exporter: Any, timeout: float) -> None:
-    """Call an exporter's `shutdown`, with the time that it has if it takes one, as the SDK's processors do."""
+def _timed(method: Callable[..., Any], timeout: float) -> Any:
+    """Call an exporter's method with the time that it has if it takes one; many do not, for the SDK looks before it calls."""
     try:
-        takes_timeout = "timeout_millis" in inspect.signature(exporter.shutdown).parameters
+        takes_timeout = "timeout_millis" in inspect.signature(method).parameters
     except (TypeError, ValueError):
         takes_timeout = False
-    if takes_timeout:
-        exporter.shutdown(timeout_millis=timeout * 1000)
-    else:
-        exporter.shutdown()
+    return method(timeout_millis=max(1, int(timeout * 1000))) if takes_timeout else method()
 
 
 def _run(jobs: SimpleQueue[_Call | None]) -> None:
