@@ -299,6 +299,14 @@ def test_a_server_that_was_restarted_is_found_again(opened, sender_for):
     assert outcomes[-1] is Outcome.DELIVERED
 
 
+@pytest.mark.parametrize("host", ["[::1]", "localhost"])
+def test_a_host_may_be_a_name_or_an_address_of_six(opened, sender_for, host):
+    """In brackets, as URLs have it."""
+    server = opened(GrpcServer(host=host))
+
+    assert sender_for(server).send(batch(), 5.0).outcome is Outcome.DELIVERED
+
+
 def test_a_name_that_nobody_knows_is_a_fault_of_dns():
     """Reserved for that by RFC 6761."""
     with closing(GrpcSender(OutletConfig(url="http://nobody.invalid:4317"), SystemClock())) as sender:

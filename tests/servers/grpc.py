@@ -46,9 +46,11 @@ class GrpcServer(grpc.GenericRpcHandler):
         answer: Called with (call, context); returns the response's bytes or aborts. Default: full success.
         credentials: What it shows and demands; without them it speaks in the clear.
         methods: Those that it knows; others are UNIMPLEMENTED.
+        host: Where it listens.
     """
 
-    def __init__(self, answer=None, *, credentials=None, methods=tuple(REQUESTS)):
+    def __init__(self, answer=None, *, credentials=None, methods=tuple(REQUESTS), host="127.0.0.1"):
+        self._host = host
         self.answer = answer or succeed
         self.calls = []
         self.port = 0
@@ -58,7 +60,7 @@ class GrpcServer(grpc.GenericRpcHandler):
 
     @property
     def address(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{self._host}:{self.port}"
 
     def __enter__(self):
         self.listen()
@@ -70,11 +72,10 @@ class GrpcServer(grpc.GenericRpcHandler):
     def listen(self):
         """Begin, on the same port as before."""
         self._server = grpc.server(ThreadPoolExecutor(8), handlers=[self], options=[("grpc.so_reuseport", 0)])
-        address = f"127.0.0.1:{self.port}"
         if self._credentials is None:
-            self.port = self._server.add_insecure_port(address)
+            self.port = self._server.add_insecure_port(self.address)
         else:
-            self.port = self._server.add_secure_port(address, self._credentials)
+            self.port = self._server.add_secure_port(self.address, self._credentials)
         self._server.start()
 
     def stop(self):

@@ -69,6 +69,7 @@ _FAULTS: Final[tuple[tuple[str, str], ...]] = (
     ("SSL_ERROR", "tls"),
     ("Cannot check peer", "tls"),
     ("Hostname Verification", "tls"),
+    ("is not in peer certificate", "tls"),
     ("errors resolving", "dns"),
     ("DNS resolution failed", "dns"),
     ("Connection refused", "connection_refused"),
