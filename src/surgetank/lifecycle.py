@@ -71,6 +71,7 @@ def watch(living: Living, *, handle_sigterm: bool) -> None:
     if handle_sigterm:
         _handle_sigterm()
     _handle_multiprocessing_exit()
+    _expect_multiprocessing()
 
 
 def forget(living: Living) -> None:
@@ -118,11 +119,8 @@ def _after_in_child() -> None:
     _install_lock = threads.new_lock()
     for living in list(_living | _ended):
         living.after_fork_in_child()
-    # A `multiprocessing` child clears the registered exit functions after this hook
-    # and leaves by `os._exit`, which runs no `atexit`; its own hook comes later.
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None and _living:
-        util.register_after_fork(_ForkMark.instance, lambda _: _handle_multiprocessing_exit())
+    if _living:
+        _expect_multiprocessing()
     # Celery's pool leaves by `os._exit` too, and runs no finalizers either; but it says so.
     signals = sys.modules.get("celery.signals")
     if signals is not None and _living:
@@ -151,6 +149,18 @@ def deliver_postponed() -> None:
     """Let a signal that came in the middle of a shutdown come again, now that it is over."""
     while _postponed:
         os.kill(os.getpid(), _postponed.pop())
+
+
+def _expect_multiprocessing() -> None:
+    """
+    Have the same done when a `multiprocessing` child begins.
+
+    It clears the registered exit functions after the fork hooks and, under `forkserver`, after it has imported the
+    program's module, which may have made a tank; and it leaves by `os._exit`, which runs no `atexit`.
+    """
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.register_after_fork(_ForkMark.instance, lambda _: _handle_multiprocessing_exit())
 
 
 def _handle_sigterm() -> None:

@@ -105,8 +105,8 @@ class Line:
         """
         self.drop()
         # Under gevent, too, our threads wait in the operating system and not in a hub.
-        new_socket, look_up = threads.native("socket", "socket"), threads.native("socket", "getaddrinfo")
-        addresses = look_up(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        new_socket: type[socket.socket] = threads.native("socket", "socket")
+        addresses = threads.native("socket", "getaddrinfo")(host.strip("[]"), port, type=socket.SOCK_STREAM)
         fault: OSError = socket.gaierror(socket.EAI_NONAME, "no address")
         for index, (family, kind, protocol, _, address) in enumerate(addresses):
             sock = new_socket(family, kind, protocol)
