@@ -242,6 +242,11 @@ class Tank:
             scale=pressure.scale,
         )
 
+    @property
+    def is_shut_down(self) -> bool:
+        """Whether it takes no more telemetry."""
+        return self._is_closed
+
     def force_flush(self, timeout: float = 5.0) -> bool:
         """
         Collect metrics, and deliver everything that was offered before this call.
