@@ -201,7 +201,9 @@ def default_folder(environment: Environment, outlets: Iterable[OutletConfig]) ->
 
 def state_folder(environment: Environment) -> str:
     """Return the folder that has the default folders of all destinations in it."""
-    return os.path.join(_named_state(environment) or os.path.join(os.path.expanduser("~"), ".local", "state"), "surgetank")
+    return os.path.join(
+        _named_state(environment) or os.path.join(os.path.expanduser("~"), ".local", "state"), "surgetank"
+    )
 
 
 def _named_state(environment: Environment) -> str | None:
