@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -26,6 +27,8 @@ _logger: Final = logging.getLogger("surgetank")
 
 # The longest single sleep (seconds): threads cannot wait for infinity, nor for the years a receiver may ask for.
 REST_MAX: Final = 3600.0
+# When the system starts no more threads, it is asked again after this long (seconds).
+START_AGAIN: Final = 1.0
 # After a defect of ours, wait this long (seconds) rather than spin.
 REST_AFTER_DEFECT: Final = 1.0
 
@@ -125,6 +128,7 @@ class Loop:
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._is_stopping = False
         self._can_start = self._is_threaded
+        self._start_again_at: float | None = None
         self._start_lock = threads.new_lock()
         self._has_failed = False
 
@@ -140,6 +144,16 @@ class Loop:
         if self._thread is not None:
             self._bell.put(None)
 
+    @property
+    def is_to_be_started_again(self) -> bool:
+        """Whether the system did not start its thread when it was last asked, and may another time."""
+        return self._can_start and self._thread is None and self._start_again_at is not None
+
+    def give_up_starting(self) -> None:
+        """Leave the work to whoever flushes, if the system starts no thread for us: the end is near, and it is the last chance."""
+        if self._thread is None and self._start_again_at is not None:
+            self._can_start = False
+
     def stop(self) -> None:
         """Let the thread end after its present step; does not wait for it."""
         self._is_stopping = True
@@ -153,15 +167,22 @@ class Loop:
 
     def _start(self) -> None:
         # Without waiting: whoever holds the lock is starting the thread.
+        if self._start_again_at is not None and time.monotonic() < self._start_again_at:
+            return
         if not self._start_lock.acquire(blocking=False):
             return
         try:
             if self._thread is None:
                 self._thread = threads.start(self._run, self._name)
-        except RuntimeError:
-            # At interpreter shutdown no thread can be started any more (since CPython
-            # 3.12); flush and shutdown then do the work on their caller's thread.
-            self._can_start = False
+                self._start_again_at = None
+        except RuntimeError as error:
+            if "interpreter shutdown" in str(error):
+                # No thread can be started any more (since CPython 3.12); flush and
+                # shutdown then do the work on their caller's thread.
+                self._can_start = False
+            else:
+                # The process, or its container, has as many threads as it may have: for the moment.
+                self._start_again_at = time.monotonic() + START_AGAIN
         finally:
             self._start_lock.release()
 

@@ -33,6 +33,8 @@ from surgetank.spool.spool import Spool
 
 # What the two threads get to end by themselves after shutdown has done its work (seconds).
 JOIN_TIMEOUT: Final = 0.2
+# How often whoever does the work of one thread looks for what the other has done (seconds).
+REST_UNMANNED: Final = 0.02
 # Below this fill an offer is not asked whether it may wait, which takes a microsecond.
 WAIT_AT: Final = 0.5
 # When everything is safe on disk and the endpoint was not answering anyway, shutdown knocks once more, for this long (seconds).
@@ -227,8 +229,9 @@ class Pipeline:
         flush = self._buffer.begin_flush(deadline, is_content_with_safety=self._has_spool)
         if not flush.is_over:
             self._worker.hurry(self._last_attempt_until(deadline))
-            self._sealer_loop.wake()
-            self._delivery_loop.wake()
+            for loop in (self._sealer_loop, self._delivery_loop):
+                loop.wake()
+                loop.give_up_starting()
         return flush
 
     def _last_attempt_until(self, deadline: float) -> float:
@@ -367,12 +370,21 @@ class Pipeline:
         # There are no threads, or the interpreter is ending and starts none any more.
         with self._context():
             while not flush.is_over and (left := flush.deadline - self._clock.monotonic()) > 0:
-                if (rest := self.run_once()) > 0:
+                if (rest := self._run_unmanned()) > 0:
                     self._clock.sleep(min(rest, left))
+
+    def _run_unmanned(self) -> float:
+        """Do what no thread does: each stage has one owner at a time."""
+        stages = ((self._sealer_loop, self.seal_step), (self._delivery_loop, self.deliver_step))
+        # One that has a thread is looked at again soon.
+        return min(REST_UNMANNED if loop.is_manned else step() for loop, step in stages)
 
     def _wake_sealer(self) -> None:
         self._buffer.wake_at = 0
         self._sealer_loop.wake()
+        if self._sealer_loop.is_to_be_started_again:
+            # Nobody has been woken, so the next offer tries again.
+            self._buffer.wake_at = 1
 
     def _wake_delivery(self) -> None:
         self._delivery_loop.wake()
