@@ -10,7 +10,7 @@ from frameworks.stage import application
 
 pytestmark = pytest.mark.slow
 
-TASKS = 8
+TASKS = 6
 
 AROUND = """
     import os, pathlib
@@ -20,7 +20,7 @@ AROUND = """
         broker_url="filesystem://",
         broker_transport_options={"data_folder_in": "broker", "data_folder_out": "broker", "control_folder": "control"},
         worker_max_tasks_per_child=1,
-        worker_concurrency=4,
+        worker_concurrency=2,
         task_ignore_result=True,
     )
 

@@ -11,7 +11,7 @@ AROUND = """
     import concurrent.futures, multiprocessing, pathlib, signal, sys, time
 
     def chunk(first):
-        for n in range(first, first + 25):
+        for n in range(first, first + 50):
             work(n)
 
     def until(name):
@@ -20,14 +20,14 @@ AROUND = """
 
     def by_process(context):
         def half(first):
-            children = [context.Process(target=chunk, args=(n,)) for n in range(first, first + 100, 25)]
+            children = [context.Process(target=chunk, args=(n,)) for n in range(first, first + 100, 50)]
             for child in children: child.start()
             for child in children: child.join()
         halves(half)
 
     def by_pool(context):
         with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
-            halves(lambda first: list(pool.map(chunk, range(first, first + 100, 25))))
+            halves(lambda first: list(pool.map(chunk, range(first, first + 100, 50))))
 
     def halves(half):
         half(0)
