@@ -31,6 +31,7 @@ from surgetank.otel.backpressure import PressureLogFilter, PressureSampler, Samp
 from surgetank.otel.processors import TankLogRecordProcessor, TankSpanProcessor
 from surgetank.otel.reader import TankMetricReader
 from surgetank.otel.shim import suppressed
+from surgetank.otel.sources import Sources
 from surgetank.otel.temporality import preferred_aggregation, preferred_temporality
 from surgetank.otlp.codec import Codec
 from surgetank.otlp.logs import LogCodec
@@ -161,6 +162,7 @@ class Tank:
         self._span_processor: TankSpanProcessor | None = None
         self._log_record_processor: TankLogRecordProcessor | None = None
         self._metric_reader: TankMetricReader | None = None
+        self._sources = Sources()
         self._renew_locks()
         self._shared_deadline = float("-inf")
         self._has_reported = False
@@ -230,6 +232,15 @@ class Tank:
         pipeline = self._pipelines[signal]
         return Valve(lambda: max(pipeline.fill, self._monitor.current.level), self._clock, floor=floor)
 
+    def add_source(self, flush: Callable[[], object]) -> None:
+        """
+        Name what holds items in front of a door, such as a batch processor before an exporter.
+
+        Args:
+            flush: Has it hand over what it holds; called before the tank itself is flushed or shut down.
+        """
+        self._sources.add(flush)
+
     def stats(self) -> TankStats:
         """Return the books of the three signals; `unaccounted` is 0 in each, at every moment."""
         stats = {signal: pipeline.stats() for signal, pipeline in self._pipelines.items()}
@@ -266,9 +277,10 @@ class Tank:
             self._look_at_memory()
             if self._disk is not None:
                 self._tend()
-        collected = True
+        collected = self._sources.draw(timeout)
         if self._metric_reader is not None:
-            collected = self._metric_reader.collect_within(timeout)
+            left = deadline - self._clock.monotonic()
+            collected = self._metric_reader.collect_within(left) and collected
         left = deadline - self._clock.monotonic()
         flushes = [(pipeline, pipeline.begin_flush(left)) for pipeline in self._pipelines.values()]
         # Each is ended, whatever became of the others.
@@ -291,6 +303,9 @@ class Tank:
             return False
         budget = self._config.shutdown_timeout if timeout is None else max(0.0, timeout)
         deadline = self._clock.monotonic() + budget
+        if not self._is_closed and not self.is_ending_here():
+            # Before the lock, which a source that is shut down meanwhile asks for.
+            self._sources.draw(COLLECT_SHARE * budget)
         # Another thread's shutdown may have a later deadline, and one that we interrupted cannot go on before we return.
         if self.is_ending_here() or not self._shutdown_lock.acquire(timeout=min(budget, REST_MAX)):
             return False

@@ -12,7 +12,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from surgetank.driver import is_own_thread
-from surgetank.otel.shim import LogRecordProcessor, ReadWriteLogRecord
+from surgetank.otel.shim import LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
 from surgetank.otlp.logs import snapshot as snapshot_of_log
 from surgetank.otlp.sdk import is_sampled
 from surgetank.otlp.spans import snapshot as snapshot_of_span
@@ -66,7 +66,7 @@ class TankLogRecordProcessor(LogRecordProcessor):
         self._offer = pipeline.offer
         self._shutdown = shutdown
 
-    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+    def on_emit(self, log_record: ReadWriteLogRecord | ReadableLogRecord) -> None:
         """Offer a record, as it is now; never raises, never waits. Our own log lines are not taken."""
         scope = log_record.instrumentation_scope
         name = getattr(scope, "name", None)

@@ -19,14 +19,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Final
 
-from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader, MetricsData
+from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExportResult, MetricReader, MetricsData
 from opentelemetry.sdk.metrics.view import Aggregation
 
 from surgetank import threads
 from surgetank.driver import Loop, is_own_thread
 from surgetank.lines import say
 from surgetank.model import FOREVER, Clock
-from surgetank.otel.shim import is_registered, renew_after_fork
+from surgetank.otel.shim import is_registered, prefer_as_exporter, renew_after_fork
 from surgetank.otlp.metrics import flatten
 from surgetank.pipeline import Pipeline
 
@@ -73,6 +73,7 @@ class TankMetricReader(MetricReader):
         super().__init__(
             preferred_temporality=preferred_temporality, preferred_aggregation=preferred_aggregation, **more
         )
+        prefer_as_exporter(self, preferred_temporality, preferred_aggregation)
         self._pipeline = pipeline
         self._shutdown_pipeline = shutdown
         self._clock = clock
@@ -101,6 +102,11 @@ class TankMetricReader(MetricReader):
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         """Collect a last time, then close the pipeline within the tank's `shutdown_timeout`."""
         self._shutdown_pipeline()
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
+        """Take a collection of a periodic reader's, where this serves as an exporter behind one."""
+        self._receive_metrics(metrics_data, timeout_millis)
+        return MetricExportResult.SUCCESS
 
     def stop(self, timeout: float) -> None:
         """Collect a last time, in at most `timeout` seconds, and stop ticking."""

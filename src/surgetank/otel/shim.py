@@ -17,6 +17,7 @@ from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.metrics import Asynchronous
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
+from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 from opentelemetry.sdk.metrics._internal.point import Buckets
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader
 from opentelemetry.sdk.metrics.view import Aggregation
@@ -27,6 +28,8 @@ __all__ = [
     "GrpcParts",
     "HttpParts",
     "LogRecord",
+    "LogRecordExportResult",
+    "LogRecordExporter",
     "LogRecordProcessor",
     "LoggerProvider",
     "ReadWriteLogRecord",
@@ -37,8 +40,10 @@ __all__ = [
     "grpc_parts",
     "http_parts",
     "is_registered",
+    "prefer_as_exporter",
     "preferences",
     "renew_after_fork",
+    "sdk_configurator",
     "suppressed",
 ]
 
@@ -59,9 +64,25 @@ def suppressed() -> Iterator[None]:
         otel_context.detach(token)
 
 
+def sdk_configurator() -> Any:
+    """Return the class of the SDK's own configurator, from which distributions derive theirs, though it is private."""
+    # Imported when asked for: nobody pays for it, or depends on it, who configures the SDK in another way.
+    from opentelemetry.sdk._configuration import _OTelSDKConfigurator
+
+    return _OTelSDKConfigurator
+
+
 def is_registered(reader: MetricReader) -> bool:
     """Whether a meter provider has adopted the reader; collecting before that only logs a warning."""
     return getattr(reader, "_collect", True) is not None
+
+
+def prefer_as_exporter(
+    reader: Any, temporality: dict[type, AggregationTemporality], aggregation: dict[type, Aggregation]
+) -> None:
+    """Say what a periodic reader of the SDK's asks its exporter for, on a reader that may serve as one."""
+    reader._preferred_temporality = temporality
+    reader._preferred_aggregation = aggregation
 
 
 def renew_after_fork(reader: MetricReader) -> None:
