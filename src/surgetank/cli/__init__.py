@@ -1,4 +1,4 @@
-"""The command `surgetank`; needs `surgetank[cli]`, and says so where that is missing.
+"""The command `surgetank`; all but `run` needs `surgetank[cli]`, and says so where that is missing.
 
 Owns: no state. Threads: one.
 Invariants: what is imported here is there without any extra.
@@ -12,6 +12,11 @@ from importlib.util import find_spec
 
 def main() -> None:
     """Run the command line; exits with 0 if all was well, 1 if something was found, left or lost, 2 if it could not be run."""
+    if sys.argv[1:2] == ["run"]:
+        # Before anything else: a production image has no need of tables and colours.
+        from surgetank.cli.run import run
+
+        run(sys.argv[2:])
     if any(find_spec(name) is None for name in ("typer", "rich")):
         sys.stderr.write("surgetank: the command line needs two more packages: pip install 'surgetank[cli]'\n")
         sys.exit(2)

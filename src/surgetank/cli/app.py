@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from surgetank.cli import chosen, show
+from surgetank.cli.run import run as run_command
 from surgetank.cli.sending import deliver, outlets_for
 from surgetank.clock import SystemClock
 from surgetank.drain import ATTEMPTS
@@ -38,9 +39,14 @@ spool: Final = typer.Typer(
 app.add_typer(spool, name="spool")
 
 
-@app.callback()
-def _surgetank() -> None:
-    """Have `spool` be a word of its own: without this, a single group of commands would be taken for the whole."""
+@app.command(
+    # Its own parser's, because it works without `surgetank[cli]`; here so that the help names it.
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def run(context: typer.Context) -> None:
+    """Run a Python program with its telemetry protected: `surgetank run -- python app.py`."""
+    run_command(context.args)
 
 
 Dir = Annotated[
