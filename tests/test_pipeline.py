@@ -322,7 +322,7 @@ def test_an_offer_from_within_a_change_is_parked_and_counted():
     """A destructor that ends a span while the buffer is busy neither deadlocks nor is lost."""
     rig = Rig()
     buffer = rig.pipeline._buffer
-    with buffer._section:
+    with buffer._lock, buffer._section:
         rig.offer(1)
         assert rig.stats.offered == 0
 

@@ -236,7 +236,7 @@ def test_an_offer_from_a_signal_handler_is_counted_when_its_time_comes():
     rig = sampling()
     fill(rig, 0.5)
     buffer = rig.pipeline._buffer
-    with buffer._section:
+    with buffer._lock, buffer._section:
         offered = buffer._books.offered
         rig.offer(1, trace_id=NEVER)
         assert buffer._books.offered == offered

@@ -227,7 +227,7 @@ def test_who_interrupted_us_inside_the_buffer_does_not_wait():
     tank.offer(*range(10))
 
     began = time.monotonic()
-    with tank.pipeline._buffer._section:
+    with (buffer := tank.pipeline._buffer)._lock, buffer._section:
         tank.offer(10)
 
     assert time.monotonic() - began < 10

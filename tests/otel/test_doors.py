@@ -351,7 +351,7 @@ def test_a_door_that_is_closed_from_within_a_change_is_closed_afterwards():
     provider, tracer = traced(tank)
     tracer.start_span("a").end()
 
-    with tank._pipelines[Signal.SPANS]._buffer._section:
+    with (buffer := tank._pipelines[Signal.SPANS]._buffer)._lock, buffer._section:
         assert not provider.force_flush()
         provider.shutdown()
         assert not tank._pipelines[Signal.SPANS].is_shut_down or received.spans() == []

@@ -48,7 +48,9 @@ class _Section:
     """
     A stretch of changes that belong together, for `with`.
 
-    A class and not a generator, because it is entered several times a slice.
+    A class and not a generator, because it is entered several times a slice. The lock is taken beside it and not
+    in it (`with self._lock, self._section`): between two lines of Python a signal handler may raise, and the lock of
+    a section that was broken off there would never be released.
     """
 
     __slots__ = ("_buffer", "_depth")
@@ -60,13 +62,13 @@ class _Section:
     def __enter__(self) -> None:
         # Entered again by a signal handler or a destructor on the thread that is in
         # here already, it only counts: such a visitor may look, and what it offers is parked.
-        self._buffer._lock.acquire()
         self._depth += 1
-        self._buffer._is_entered = True
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         buffer = self._buffer
         try:
+            if kind is not None:
+                buffer._reconcile()
             if self._depth == 1:
                 while buffer._parked:
                     buffer._admit(*buffer._parked.popleft())
@@ -74,8 +76,10 @@ class _Section:
                     buffer._serve_waiters()
         finally:
             self._depth -= 1
-            buffer._is_entered = self._depth > 0
-            buffer._lock.release()
+
+    def restart(self) -> None:
+        """Forget the count: a signal handler that raised may have broken it off in the middle."""
+        self._depth = 0
 
 
 class Waiter:
@@ -118,7 +122,6 @@ class Buffer:
         self._intake = Intake()
         self._queue = BatchQueue()
         self._parked: deque[tuple[Any, int, bool]] = deque()
-        self._is_entered = False
         self._is_closed = False
         self._is_abandoned = False
         self._set_limits()
@@ -130,6 +133,8 @@ class Buffer:
         """The lowest offer number among those."""
         self._leases: dict[int, HeldBatch] = {}
         """In flight, by identity, so that a lease that was given up is known to be void."""
+        self._between_bytes = self._reading_bytes = self._scratch_bytes = 0
+        """What is charged for those, for batches that are being read, and for working memory."""
         self._reading = 0
         """Items that are being read from disk into memory; they count as in flight."""
         self.spilled: deque[HeldBatch] = deque()
@@ -152,7 +157,7 @@ class Buffer:
         Args:
             scale: Of the configured limits, 0.05 to 1.
         """
-        with self._section:
+        with self._lock, self._section:
             self._scale = scale
             self._set_limits()
             if self._is_closed:
@@ -180,7 +185,7 @@ class Buffer:
             timeout: Seconds after which the drop strategy decides.
         """
         charge = charge_of(estimate)
-        with self._section:
+        with self._lock, self._section:
             must_wait = (
                 not self._is_closed
                 and charge <= self._admit_bytes
@@ -194,7 +199,7 @@ class Buffer:
             return
         self._on_work()
         waiter.admitted.wait(timeout)
-        with self._section:
+        with self._lock, self._section:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
                 self._admit(item, charge, is_critical)
@@ -222,8 +227,9 @@ class Buffer:
             is_critical: Whether it goes into the critical lane.
         """
         charge = estimate if estimate <= CHARGED_ONCE_MAX else 2 * estimate
+        is_visitor = self._lock._is_owned()
         with self._lock:
-            if self._is_entered:
+            if is_visitor:
                 self._parked.append((item, charge, is_critical))
                 return
             books = self._books
@@ -235,18 +241,26 @@ class Buffer:
                 intake = self._intake
                 (intake.critical if is_critical else intake.normal).append((item, charge, seq))
             else:
+                self._section.restart()
                 with self._section:
                     self._admit(item, charge, is_critical)
+            if self._parked:
+                # By a visitor between two lines of the above.
+                self._section.restart()
+                with self._section:
+                    pass
         wake_at = self.wake_at
         if wake_at and (is_critical or len(self._intake.normal) >= wake_at):
             self._on_work()
 
     def thin_out(self) -> None:
         """Count an item as offered and as thinned out (`sampling.py`). Never raises, never waits."""
+        is_visitor = self._lock._is_owned()
         with self._lock:
-            if self._is_entered:
+            if is_visitor:
                 self._parked.append((None, THINNED_OUT, False))
                 return
+            self._section.restart()
             with self._section:
                 self._admit(None, THINNED_OUT, False)
 
@@ -321,7 +335,7 @@ class Buffer:
 
     def take_slice(self, max_items: int) -> tuple[Lane, list[Entry]]:
         """Take up to `max_items` waiting objects of one lane, critical first, of some `SLICE_BYTES` (but at least one)."""
-        with self._section:
+        with self._lock, self._section:
             lane = Lane.CRITICAL if self._intake.critical else Lane.NORMAL
             taken: list[Entry] = []
             size = 0
@@ -331,6 +345,7 @@ class Buffer:
                 taken.append(entry)
                 size += entry[1]
             if taken:
+                self._between_bytes += size
                 self._between[lane] += len(taken)
                 self._between_seq.setdefault(lane, taken[0][2])
             return lane, taken
@@ -346,10 +361,11 @@ class Buffer:
             failed: How many of them could not be encoded and are dropped.
             failed_seq: The lowest offer number among those.
         """
-        with self._section:
+        with self._lock, self._section:
             if self._is_abandoned:
                 return
             self._make_room(charged - released)
+            self._between_bytes += charged - released
             self._books.charge(-failed, charged - released)
             if failed:
                 self._between[lane] -= failed
@@ -368,7 +384,7 @@ class Buffer:
             released: What its parts were charged for.
             next_seq: The lowest offer number that is still being encoded in its lane, None when nothing is.
         """
-        with self._section:
+        with self._lock, self._section:
             if self._is_abandoned:
                 return
             lane = held.batch.lane
@@ -379,6 +395,7 @@ class Buffer:
             else:
                 self._between_seq[lane] = next_seq
             self._make_room(held.memory_bytes - released)
+            self._between_bytes -= released
             self._queue.append(held)
             self._books.charge(0, held.memory_bytes - released)
 
@@ -388,7 +405,7 @@ class Buffer:
 
     def lease(self, now: float) -> HeldBatch | None:
         """Take the next batch; it stays in the books, in flight, until it is settled."""
-        with self._section:
+        with self._lock, self._section:
             held = self._queue.take(now)
             if held is not None:
                 self._leases[id(held)] = held
@@ -396,24 +413,25 @@ class Buffer:
 
     def lease_ready(self, now: float) -> HeldBatch | None:
         """Lease as `lease` does, but no batch that was set aside until later."""
-        with self._section:
+        with self._lock, self._section:
             return self.lease(now) if any(held.due_at <= now for held in self._queue) else None
 
     def put_back(self, held: HeldBatch) -> None:
         """Release a leased batch: it waits again, where its age places it."""
-        with self._section:
+        with self._lock, self._section:
             if self._leases.pop(id(held), None) is not None:
                 self._queue.put_back(held)
 
     def reserve(self, items: int, size: int) -> bool:
         """Charge for a batch that is about to be read from disk, if there is room for it without a loss."""
-        with self._section:
+        with self._lock, self._section:
             if self._is_abandoned:
                 return False
             while self._lacks_for(items, size):
                 if not self._spill_one():
                     return False
             self._reading += items
+            self._reading_bytes += size
             self._books.charge(items, size)
             self._books.spooled -= items
             return True
@@ -426,32 +444,34 @@ class Buffer:
 
     def cancel(self, items: int, size: int) -> None:
         """Undo `reserve`: the batch stays on disk."""
-        with self._section:
+        with self._lock, self._section:
             if self._is_abandoned:
                 return
             self._reading -= items
+            self._reading_bytes -= size
             self._books.charge(-items, -size)
             self._books.spooled += items
 
     def lease_read(self, held: HeldBatch, size: int) -> None:
         """Begin the lease of a batch that was read from disk, for which `size` bytes were reserved."""
-        with self._section:
+        with self._lock, self._section:
             if self._is_abandoned:
                 return
             self._reading -= held.batch.items
+            self._reading_bytes -= size
             self._books.charge(0, held.memory_bytes - size)
             self._leases[id(held)] = held
 
     def return_read(self, held: HeldBatch, size: int) -> None:
         """End the lease of a batch that waits on disk alone again; `size` is what it was charged for."""
-        with self._section:
+        with self._lock, self._section:
             if self._leases.pop(id(held), None) is not None:
                 self._books.charge(-held.batch.items, -size)
                 self._books.spooled += held.batch.items
 
     def changed_on_disk(self, *, recovered: int, lost: Mapping[DropReason, int]) -> None:
         """Take note of what was found on disk, and of what waits there no more."""
-        with self._section:
+        with self._lock, self._section:
             self._books.recovered += recovered
             self._books.spooled += recovered
             for reason, items in lost.items():
@@ -462,12 +482,12 @@ class Buffer:
 
     def queued(self) -> list[HeldBatch]:
         """Return the batches that wait in memory, the oldest of each lane first."""
-        with self._section:
+        with self._lock, self._section:
             return list(self._queue)
 
     def attach(self, held: HeldBatch, record: StoredRecord) -> bool:
         """Note that a batch is on disk too; False when it has left memory meanwhile."""
-        with self._section:
+        with self._lock, self._section:
             if id(held) not in self._leases and held not in self._queue:
                 return False
             held.record = record
@@ -502,7 +522,7 @@ class Buffer:
 
     def unsaved_fill(self) -> float:
         """How full memory is with what cannot make room without a loss: not counting what waits and is on disk too; 1 is full."""
-        with self._section:
+        with self._lock, self._section:
             books, stored = self._books, [held for held in self._queue if held.is_stored]
             items = books.memory_items - sum(held.batch.items for held in stored)
             size = books.memory_bytes - sum(held.memory_bytes for held in stored)
@@ -521,7 +541,7 @@ class Buffer:
         Returns:
             False when the lease was given up meanwhile; then nothing happens.
         """
-        with self._section:
+        with self._lock, self._section:
             if self._leases.pop(id(held), None) is None:
                 return False
             left = sum(part.batch.items for part in parts)
@@ -543,21 +563,23 @@ class Buffer:
     @contextmanager
     def scratch(self, size: int) -> Iterator[None]:
         """Charge for working memory while the context lasts, making room for it where the strategy can."""
-        with self._section:
+        with self._lock, self._section:
             if self._is_abandoned:
                 size = 0
             self._make_room(size)
+            self._scratch_bytes += size
             self._books.charge(0, size)
         try:
             yield
         finally:
-            with self._section:
+            with self._lock, self._section:
                 if not self._is_abandoned:
+                    self._scratch_bytes -= size
                     self._books.charge(0, -size)
 
     def begin_flush(self, deadline: float, *, is_content_with_safety: bool = False) -> Flush:
         """Watch everything that is held now until it has left (`Flush.wait`)."""
-        with self._section:
+        with self._lock, self._section:
             flush = Flush(mark=self._books.offered, deadline=deadline, is_content_with_safety=is_content_with_safety)
             self._flushes.add(flush)
             self._check_flushes()
@@ -565,18 +587,18 @@ class Buffer:
 
     def flush_mark(self) -> int:
         """Return the highest offer number that somebody waits for; 0 when nobody does."""
-        with self._section:
+        with self._lock, self._section:
             return self._flushes.mark
 
     def end_flush(self, flush: Flush) -> None:
         """Stop watching: done, hopeless or out of time; what is not delivered may be safe all the same."""
-        with self._section:
+        with self._lock, self._section:
             flush.is_safe = self._oldest_seq(is_safe_too=False) > flush.mark
             self._flushes.remove(flush)
 
     def give_up_flushes(self, not_before: float) -> None:
         """End every flush that no attempt can come in time for, or that asks no more than that everything is safe."""
-        with self._section:
+        with self._lock, self._section:
             if self._flushes:
                 self._flushes.give_up(not_before, self._oldest_seq(is_safe_too=False))
 
@@ -586,12 +608,12 @@ class Buffer:
 
     def has_left(self, mark: int) -> bool:
         """Whether nothing with an offer number up to `mark` is held any more."""
-        with self._section:
+        with self._lock, self._section:
             return self._oldest_seq() > mark
 
     def close(self) -> None:
         """Refuse offers from now on, counted."""
-        with self._section:
+        with self._lock, self._section:
             self._is_closed = True
             self._set_limits()
 
@@ -601,7 +623,7 @@ class Buffer:
 
         Leases become void. Returns the items that are lost.
         """
-        with self._section:
+        with self._lock, self._section:
             self._is_abandoned = True
             items: int = self._books.memory_items
             while self._intake.take(Lane.NORMAL) or self._intake.take(Lane.CRITICAL):
@@ -622,9 +644,32 @@ class Buffer:
             self._flushes.fail(has_lost=lost > 0)
             return lost
 
+    def _reconcile(self) -> None:
+        """
+        Count anew what is held, after a signal handler of the application's has raised in the middle of a change.
+
+        Whatever item it was about: if it is nowhere, it was never offered.
+        """
+        if self._is_abandoned:
+            return
+        books, leased = self._books, self._leases.values()
+        held_items = self._reading + sum(held.batch.items for held in leased)
+        held_items += len(self._intake) + sum(self._between.values()) + self._queue.items
+        books.memory_items = held_items
+        books.memory_bytes = (
+            self._intake.memory_bytes
+            + self._between_bytes
+            + self._queue.memory_bytes
+            + sum(held.memory_bytes for held in leased)
+            + self._reading_bytes
+            + self._scratch_bytes
+        )
+        gone = books.delivered + books.rejected + sum(books.dropped.values())
+        books.offered = gone + held_items + books.spooled - books.recovered
+
     def stats(self, breaker: BreakerState) -> SignalStats:
         """Return a consistent snapshot of the books."""
-        with self._section:
+        with self._lock, self._section:
             in_flight = self._reading + sum(held.batch.items for held in self._leases.values())
             queued = len(self._intake) + sum(self._between.values()) + self._queue.items
             held_batches = [*self._queue, *self._leases.values()]

@@ -1,0 +1,48 @@
+"""Signal handlers that raise wherever the main thread happens to be: time-outs of task queues, Ctrl-C."""
+
+import signal
+
+import pytest
+
+from fakes.pipelines import Rig
+from fakes.requests import span
+from surgetank.otlp.spans import snapshot
+from surgetank.testing import silence
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no such signals here")
+
+
+class SoftTimeLimitError(Exception):
+    """What a task queue raises into a task that takes too long."""
+
+
+def test_a_signal_handler_that_raises_leaves_the_lock_free_and_the_books_right():
+    """Whichever line it interrupts: no other thread hangs afterwards, and the law and the sums hold."""
+    tank = Rig(otherwise=silence(), max_size=50)
+    buffer, item, is_armed = tank.pipeline._buffer, snapshot(span(1)), [False]
+
+    def handler(*_):
+        if is_armed[0]:
+            is_armed[0] = False
+            raise SoftTimeLimitError
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for _ in range(1000):
+            try:
+                is_armed[0] = True
+                signal.setitimer(signal.ITIMER_REAL, 0.0002)
+                while True:
+                    tank.pipeline.offer(item)
+                    tank.pipeline.stats()
+            except SoftTimeLimitError:
+                pass
+            assert not buffer._lock._is_owned()
+            tank.pipeline.offer(item)
+            stats = tank.stats
+            assert stats.unaccounted == 0
+            assert stats.queued <= 50
+            assert buffer._books.memory_bytes == buffer._intake.memory_bytes
+            assert not buffer._parked
+    finally:
+        signal.signal(signal.SIGALRM, before)
