@@ -457,3 +457,31 @@ def test_a_fork_waits_for_what_is_going_on_on_the_disk():
     process.disk.after_fork_in_parent()
 
     assert process.drain() == ["a"]
+
+
+def test_a_clock_that_is_put_right_expires_nothing():
+    """A machine without a battery begins in 1970."""
+    process = Process(max_age=3600.0)
+    process.spill("a")
+    process.spool.expire(process.clock.now() + 40 * 365 * 86_400)
+    process.note()
+
+    assert process.lost == {}
+    assert process.drain() == ["a"]
+
+
+def test_a_folder_that_is_deleted_under_us_is_begun_anew():
+    """What was only there is lost, and counted; what is in memory too is not."""
+    process = Process()
+    process.spill("lost", 3)
+    held = process.append("held", 2)
+    for path in [path for path in process.filesystem.files if path.startswith("/spool/owner")]:
+        process.filesystem.unlink(path)
+
+    process.adopt()
+
+    assert process.lost == {"damaged": 3}
+    assert held.is_done
+    process.spill("new")
+    assert process.drain() == ["new"]
+    assert process.disk.folder.used_bytes == sum(process.filesystem.size_of(path) for path in process.segments())

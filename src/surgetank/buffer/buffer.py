@@ -198,11 +198,14 @@ class Buffer:
             self.offer(item, estimate, is_critical)
             return
         self._on_work()
-        waiter.admitted.wait(timeout)
-        with self._lock, self._section:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-                self._admit(item, charge, is_critical)
+        try:
+            waiter.admitted.wait(timeout)
+        finally:
+            # Also when a signal handler has raised meanwhile, or nobody behind it would ever be served.
+            with self._lock, self._section:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+                    self._admit(item, charge, is_critical)
 
     def _serve_waiters(self) -> None:
         """Let in those who wait for room, in the order of their coming, as far as there is room or no hope."""

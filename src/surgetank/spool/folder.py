@@ -92,6 +92,9 @@ class Member(Protocol):
     def evict_oldest(self, lane: Lane) -> bool:
         """Give up that segment; returns False when the disk does not let go of it, and nothing was given up."""
 
+    def disown(self, estate: Estate) -> None:
+        """Forget everything in a folder that is gone."""
+
 
 class Folder:
     """
@@ -279,6 +282,19 @@ class Folder:
                 if is_new:
                     raise
 
+    def _check_own(self) -> None:
+        """Begin a new folder if ours has been deleted under us; what was in it and not in memory is lost, and counted."""
+        own = self._own
+        if own is None or own.lock.is_at(os.path.join(own.path, LOCK_NAME)):
+            return
+        for member in self._members:
+            member.disown(own)
+        own.lock.close()
+        self._own = None
+        self.say(
+            logging.WARNING, f"the spool at {own.path} was deleted; what was only there is lost, and a new one is begun"
+        )
+
     def adopt_orphans(self, take: Callable[[Estate, list[SegmentName]], None]) -> None:
         """
         Take over the folders of owners that have died, and count those that live.
@@ -286,6 +302,7 @@ class Folder:
         Args:
             take: Called with each folder and what is in it, once.
         """
+        self._check_own()
         try:
             names = self.filesystem.names(self.path)
         except OSError:

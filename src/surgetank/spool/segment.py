@@ -94,6 +94,8 @@ class Segment:
         """All that are not done; None when they are to be read from the file."""
         self.appended = 0
         """Records since it was made or emptied."""
+        self.born_at: float | None = None
+        """When it was made or emptied, in monotonic seconds; None for an adopted one."""
         self._file: File | None = file
         self._free_slots: list[int] | None = None
         """Where acks can be written, the last one first; None when that is to be read from the file."""

@@ -169,6 +169,7 @@ class Spool:
                 # Nothing can be durable in a file whose name is not.
                 segment.remove()
                 raise
+        segment.born_at = folder.clock.monotonic()
         folder.used_bytes += segment.size
         estate.live += 1
         self._open[lane] = segment
@@ -500,6 +501,8 @@ class Spool:
     def _empty(self, segment: Segment, created: float) -> None:
         before = segment.size
         segment.empty(created)
+        if segment.born_at is not None:
+            segment.born_at = self._folder.clock.monotonic()
         self._folder.used_bytes += segment.size - before
 
     def _trim(self, stream: deque[Segment]) -> None:
@@ -541,10 +544,33 @@ class Spool:
                 if self._folder.clock.monotonic() >= again_at:
                     del self._unreadable[segment]
                     segment.is_locked = False
-            limit = now - self._folder.settings.max_age - SEGMENT_MAX_AGE
+            limit = self._folder.settings.max_age + SEGMENT_MAX_AGE
             for line in self._line.values():
-                for segment in [each for each in line if each.head.created < limit and not each.is_empty]:
+                for segment in [each for each in line if self._age(each, now) > limit and not each.is_empty]:
                     self._discard(segment, DropReason.EXPIRED)
+
+    def _age(self, segment: Segment, now: float) -> float:
+        # A clock that is put right must not make what we have just written old; of what others left it is all we know.
+        if segment.born_at is None:
+            return now - segment.head.created
+        return self._folder.clock.monotonic() - segment.born_at
+
+    def disown(self, estate: Estate) -> None:
+        """Note that our folder is gone, which somebody has deleted under us; called with the lock held."""
+        for segment in [each for each, home in self._homes.items() if home is estate]:
+            self._lose(DropReason.DAMAGED, segment.available_items)
+            for record in segment.records or ():
+                record.is_done = True
+            segment.records, segment.pending_items, segment.pinned_items = [], 0, 0
+            segment.close()
+            self._line[segment.head.lane].remove(segment)
+            del self._homes[segment]
+            self._folder.used_bytes -= segment.size
+        for lane in Lane:
+            self._open.pop(lane, None)
+            self._next.pop(lane, None)
+            self._streams.pop((id(estate), lane), None)
+        self._doubtful = [each for each in self._doubtful if each in self._homes]
 
     def _discard(self, segment: Segment, reason: DropReason) -> bool:
         """
