@@ -54,6 +54,16 @@ def test_all_three_signals_arrive_once(collector):
     assert counts(collector) == (300, 300, 300)
 
 
+def test_where_readers_cannot_be_added_later_the_sdk_makes_ours(collector):
+    """As in the oldest version that is supported."""
+    older = "from surgetank.otel import shim; shim.can_add_readers = lambda: False\n"
+
+    code, _ = run(older + program("work(0, 30)"), collector.endpoint)
+
+    assert code == 0
+    assert counts(collector) == (30, 30, 30)
+
+
 def test_an_otlp_exporter_is_replaced_and_console_stays(collector):
     """Even where the packages of the OTLP exporters are not there, since nobody loads them."""
     process = start(
@@ -115,10 +125,12 @@ get_logger("app").emit(LogRecord(body="hello"))
 
     assert words == [{"sampler": "AlwaysOffSampler"}]
     assert counts(collector) == (0, 1, 0)
-    (resource,) = resources(collector)
-    assert resource["service.name"] == "shop"
-    assert resource["deployment.environment"] == "test"
-    assert resource["telemetry.auto.version"] == "1.2.3"
+    found = resources(collector)
+    assert found
+    for resource in found:
+        assert resource["service.name"] == "shop"
+        assert resource["deployment.environment"] == "test"
+        assert resource["telemetry.auto.version"] == "1.2.3"
 
 
 def test_the_sdk_can_be_disabled(collector):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from typing import Any, Final
 from surgetank.config import Environment
 from surgetank.model import Signal
 from surgetank.otel.providers import wire_logs, wire_metrics, wire_traces
-from surgetank.otel.shim import sdk_configurator
+from surgetank.otel.shim import can_add_readers, sdk_configurator
 from surgetank.process import shared
 from surgetank.tank import Tank
 
@@ -66,11 +67,15 @@ class SurgetankConfigurator(_SdkConfigurator):  # type: ignore[misc]  # the SDK'
             super()._configure(**kwargs)
             return
         signals = [signal for signal, name in _VARIABLES.items() if _is_ours(environment, name)]
-        with _without_otlp():
-            super()._configure(**kwargs)
-        if (environment.text("OTEL_SDK_DISABLED") or "").lower() == "true" or not signals:
-            return
+        if (environment.text("OTEL_SDK_DISABLED") or "").lower() == "true":
+            signals = []
         _speak_what_is_there()
+        # Where a reader cannot be added any more when there is a provider, the SDK makes it, by our other entry point.
+        is_early = Signal.METRICS in signals and not can_add_readers()
+        with _without_otlp({Signal.METRICS} if is_early else set()):
+            super()._configure(**kwargs)
+        if not signals:
+            return
         # After the SDK's providers, whose exit hooks then run after the tank's: it ends all signals within one deadline.
         process = shared({})
         for signal in signals:
@@ -95,17 +100,19 @@ def _is_ours(environment: Environment, variable: str) -> bool:
 
 
 @contextmanager
-def _without_otlp() -> Iterator[None]:
+def _without_otlp(early: AbstractSet[Signal]) -> Iterator[None]:
     """
-    Have the exporter variables name only what the tank does not replace.
+    Have the exporter variables name only what the tank does not replace, and the tank for the signals that are `early`.
 
     The SDK adds what they name to what it is given, so this is the one way to take something away. They are as before
     afterwards, for the application and for the processes that it starts.
     """
     before = {variable: os.environ.get(variable) for variable in _VARIABLES.values()}
     try:
-        for variable, text in before.items():
-            others = [name for name in _names((text or "").strip()) if name not in _OURS]
+        for signal, variable in _VARIABLES.items():
+            others = [name for name in _names((before[variable] or "").strip()) if name not in _OURS]
+            if signal in early:
+                others.append(_NAME)
             os.environ[variable] = ",".join(others) or "none"
         yield
     finally:

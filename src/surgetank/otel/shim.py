@@ -18,6 +18,7 @@ from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.metrics import Asynchronous
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics._internal.point import Buckets
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader
 from opentelemetry.sdk.metrics.view import Aggregation
@@ -37,6 +38,7 @@ __all__ = [
     "SeverityNumber",
     "bounded_attributes",
     "bounded_list",
+    "can_add_readers",
     "grpc_parts",
     "http_parts",
     "is_registered",
@@ -62,6 +64,11 @@ def suppressed() -> Iterator[None]:
         yield
     finally:
         otel_context.detach(token)
+
+
+def can_add_readers() -> bool:
+    """Whether a meter provider that there is takes one more reader; older ones take them when they are made."""
+    return hasattr(MeterProvider, "add_metric_reader")
 
 
 def sdk_configurator() -> Any:
