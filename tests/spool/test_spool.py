@@ -485,3 +485,18 @@ def test_a_folder_that_is_deleted_under_us_is_begun_anew():
     process.spill("new")
     assert process.drain() == ["new"]
     assert process.disk.folder.used_bytes == sum(process.filesystem.size_of(path) for path in process.segments())
+
+
+def test_a_folder_in_the_making_is_left_alone_however_often_it_is_seen():
+    """Its maker may be between two calls; after a minute it is taken for dead."""
+    process = Process()
+    process.filesystem.make_folder("/spool/.new-owner-1-abc")
+    sibling = Process(process.filesystem, process.clock)
+    for _ in range(5):
+        sibling.adopt()
+    assert ".new-owner-1-abc" in process.filesystem.names("/spool")
+
+    process.clock.advance(61)
+    sibling.adopt()
+
+    assert ".new-owner-1-abc" not in process.filesystem.names("/spool")

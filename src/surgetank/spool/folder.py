@@ -43,6 +43,8 @@ DEAD_LETTERS: Final = "dead-letters"
 
 # How long a fork waits for a write or a sync to end (seconds).
 FORK_WAIT_MAX: Final = 0.2
+# How long (seconds) a folder may be in the making; a maker takes a millisecond, unless it is stopped in the middle.
+STALE_AFTER: Final = 60.0
 # How long (seconds) nothing is written after the disk has said no.
 RETRY_INTERVAL: Final = 5.0
 
@@ -128,7 +130,8 @@ class Folder:
         self._orphans: list[Estate] = []
         self._refused: set[str] = set()
         """Folders that hold nothing that we can read, and are left alone."""
-        self._stale: set[str] = set()
+        self._stale: dict[str, float] = {}
+        """Folders that are being made, and when they were first seen (monotonic seconds)."""
         self._down_until: float | None = None
         self._lines: deque[tuple[int, str]] = deque()
         self.is_closed = False
@@ -391,9 +394,9 @@ class Folder:
         return None
 
     def _sweep(self, name: str) -> None:
-        """Remove the beginnings of a folder whose maker has died, when they are seen a second time."""
-        if name not in self._stale:
-            self._stale.add(name)
+        """Remove the beginnings of a folder whose maker has died: those that are still there after a minute."""
+        now = self.clock.monotonic()
+        if now < self._stale.setdefault(name, now) + STALE_AFTER:
             return
         path = os.path.join(self.path, name)
         lock = self._lock_of(path)
