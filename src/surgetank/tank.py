@@ -513,6 +513,7 @@ class Tank:
         self._keeper.stop()
         self._watcher.stop()
         self._keeper.join(JOIN_TIMEOUT)
+        self._watcher.join(JOIN_TIMEOUT)
         if self._disk is not None:
             self._disk.close()
 
