@@ -290,7 +290,8 @@ _OTLP_PATH: Final[Mapping[Signal, str]] = {
 }
 
 
-def _parse_bool(text: str) -> bool:
+def parse_bool(text: str) -> bool:
+    """Read yes or no; raises ValueError for any other word."""
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     try:
         return known[text.lower()]
@@ -323,7 +324,7 @@ _OWN_PARSERS: Final[Mapping[str, tuple[Callable[[str], Any], str]]] = {
     "max_size": (int, "a whole number"),
     "max_memory_mb": (float, "a number"),
     "drop_strategy": (str, "a strategy"),
-    "persistence_enabled": (_parse_bool, "true or false"),
+    "persistence_enabled": (parse_bool, "true or false"),
     "persist": (str, "`critical` or `all`"),
     "on_full": (str, "`drop` or `block`"),
     "block_timeout": (float, "a number"),
@@ -651,7 +652,7 @@ def resolve(
     check_number("metric_export_interval", interval, 0.001, 86_400)
     limits = {signal: resolve_limits(signal, config, environment) for signal, config in buffers.items()}
     if persistence_enabled is None:
-        persistence_enabled = environment.ours("SURGETANK_PERSISTENCE_ENABLED", _parse_bool, "true or false")
+        persistence_enabled = environment.ours("SURGETANK_PERSISTENCE_ENABLED", parse_bool, "true or false")
     if persistence_enabled is False:
         limits = {signal: replace(each, persist="none") for signal, each in limits.items()}
     if outlets is None:

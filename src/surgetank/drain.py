@@ -23,7 +23,7 @@ from surgetank.model import FOREVER, Clock, Outcome, Sender, Signal, SignalStats
 from surgetank.reservoir import Reservoir
 from surgetank.spool.disk import Disk
 from surgetank.spool.filesystem import Filesystem
-from surgetank.spool.settings import as_settings
+from surgetank.spool.settings import SpoolSettings
 from surgetank.spool.spool import Spool
 
 # Failures in a row after which a signal is given up for this time.
@@ -95,8 +95,8 @@ class Drain:
         key_text: Callable[[], str] | None = None,
         timing: Timing | None = None,
     ) -> None:
-        settings = as_settings(
-            path,
+        settings = SpoolSettings(
+            path=path,
             max_bytes=_NO_LIMIT,
             max_age=_NEVER,
             reserve_bytes=0,

@@ -15,7 +15,7 @@ from surgetank.clock import SystemClock
 from surgetank.spool.disk import Disk
 from surgetank.spool.filesystem import OsFilesystem
 from surgetank.spool.inspect import owners
-from surgetank.spool.settings import as_settings
+from surgetank.spool.settings import SpoolSettings
 
 pytestmark = pytest.mark.slow
 
@@ -26,8 +26,8 @@ from surgetank.clock import SystemClock
 from surgetank.model import Batch, Lane, Signal
 from surgetank.spool.disk import Disk
 from surgetank.spool.filesystem import OsFilesystem
-from surgetank.spool.settings import as_settings
-disk = Disk(as_settings(sys.argv[1], reserve_bytes=0, segment_bytes=64 * 1024), OsFilesystem(), SystemClock(), slots=16)
+from surgetank.spool.settings import SpoolSettings
+disk = Disk(SpoolSettings(path=sys.argv[1], reserve_bytes=0, segment_bytes=64 * 1024), OsFilesystem(), SystemClock(), slots=16)
 spool = disk.spools[Signal.SPANS]
 held = collections.deque()
 for number in itertools.count():
@@ -105,7 +105,7 @@ def test_who_is_killed_is_dead_at_once_and_can_be_adopted_while_others_ask(proce
     )
     try:
         time.sleep(0.5)
-        heir = Disk(as_settings(folder, reserve_bytes=0), OsFilesystem(), SystemClock())
+        heir = Disk(SpoolSettings(path=folder, reserve_bytes=0), OsFilesystem(), SystemClock())
         for _ in range(50):
             heir.adopt_orphans()
             if heir.folder._orphans:

@@ -20,7 +20,7 @@ from surgetank.clock import SystemClock
 from surgetank.model import Lane, Outcome, Signal, Verdict
 from surgetank.spool.disk import Disk
 from surgetank.spool.filesystem import OsFilesystem
-from surgetank.spool.settings import as_settings
+from surgetank.spool.settings import SpoolSettings
 from surgetank.testing import behaviour
 from surgetank.testing.collector import Collector
 
@@ -52,7 +52,7 @@ class Owner:
 
     def __init__(self, path, **settings):
         self.path = path
-        settings = as_settings(str(path), reserve_bytes=0, **settings)
+        settings = SpoolSettings(path=str(path), reserve_bytes=0, **settings)
         self.disk = Disk(settings, OsFilesystem(), SystemClock())
 
     def store(self, *groups, lane=Lane.NORMAL):

@@ -145,7 +145,9 @@ class Buffer:
 
     def _set_limits(self) -> None:
         limits = self._limits
-        self._max_items = 0 if self._is_closed else max(1, int(limits.max_size * self._scale))
+        self._room_items = max(1, int(limits.max_size * self._scale))
+        # For offers, which are refused once it is closed; what is read from disk is not.
+        self._max_items = 0 if self._is_closed else self._room_items
         self._max_bytes = int(limits.max_bytes * self._scale)
         self._admit_bytes = max(self._slice_bytes, self._max_bytes - SCRATCH_SLICES * self._slice_bytes)
         self._half_items, self._half_bytes = self._max_items / 2, self._admit_bytes / 2
@@ -441,9 +443,7 @@ class Buffer:
 
     def _lacks_for(self, items: int, size: int) -> bool:
         books = self._books
-        # Not `_max_items`, which is 0 once offers are refused.
-        max_items = max(1, int(self._limits.max_size * self._scale))
-        return books.memory_items + items > max_items or books.memory_bytes + size > self._admit_bytes
+        return books.memory_items + items > self._room_items or books.memory_bytes + size > self._admit_bytes
 
     def cancel(self, items: int, size: int) -> None:
         """Undo `reserve`: the batch stays on disk."""

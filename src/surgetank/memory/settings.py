@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from surgetank.config import Environment, check_number
+from surgetank.config import Environment, check_number, parse_bool
 from surgetank.errors import ConfigError
 
 
@@ -84,7 +84,7 @@ def resolve_memory(given: MemoryConfig | None, environment: Environment) -> Memo
     chosen = {name: _number(name, given, environment) for name in _RANGES}
     adaptive = given.adaptive
     if adaptive is None:
-        adaptive = environment.ours("SURGETANK_ADAPTIVE", _parse_bool, "true or false")
+        adaptive = environment.ours("SURGETANK_ADAPTIVE", parse_bool, "true or false")
     # The environment may contradict the keywords, or the defaults.
     settings = MemorySettings(
         adaptive=True if adaptive is None else bool(adaptive),
@@ -111,11 +111,3 @@ def _check_order(name: str, reduce_above: float, restore_below: float) -> None:
     # Without a gap between them, one sample's shrinking would be the next one's growing.
     if reduce_above <= restore_below:
         raise ConfigError(name, reduce_above, f"a number above `restore_below` ({restore_below:g})")
-
-
-def _parse_bool(text: str) -> bool:
-    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    try:
-        return known[text.lower()]
-    except KeyError:
-        raise ValueError(text) from None

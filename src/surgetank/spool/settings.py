@@ -9,8 +9,8 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 from surgetank.config import MEBIBYTE, Environment, OutletConfig, check_choice, check_number
 from surgetank.errors import ConfigError
@@ -222,13 +222,3 @@ def is_homeless(given: SpoolConfig | None, environment: Environment) -> bool:
     if (given is not None and given.dir is not None) or environment.text("SURGETANK_SPOOL_DIR"):
         return False
     return _named_state(environment) is None and not os.path.isabs(os.path.expanduser("~"))
-
-
-def field_names() -> list[str]:
-    """Return the names of a `SpoolConfig`'s fields, for the documentation's test."""
-    return [each.name for each in fields(SpoolConfig)]
-
-
-def as_settings(path: str, **values: Any) -> SpoolSettings:
-    """Return settings for a folder, for tools that have no configuration to resolve."""
-    return SpoolSettings(path=path, **values)
