@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from surgetank import BufferConfig, ConfigError, Signal, Timing
+from surgetank import BufferConfig, ConfigError, Signal, Timing, config
 from surgetank.config import MEBIBYTE, Environment, resolve, resolve_limits, resolve_outlet
 
 
@@ -293,6 +293,37 @@ def test_grpc_has_a_port_of_its_own_and_no_paths():
         "http/protobuf",
         "http://c:4317/v1/traces",
     )
+
+
+@pytest.mark.parametrize(
+    ("variables", "url", "level"),
+    [
+        ({}, "http://localhost:4318/v1/traces", logging.INFO),
+        ({f"{OTLP}ENDPOINT": "http://c:4318"}, "http://c:4318/v1/traces", logging.INFO),
+        ({f"{OTLP}ENDPOINT": "http://u:secret@c:4317"}, "http://u:secret@c:4317/v1/traces", logging.WARNING),
+        ({f"{OTLP}TRACES_ENDPOINT": "https://c/v1/traces"}, "https://c/v1/traces", logging.WARNING),
+    ],
+)
+def test_where_there_is_no_grpc_the_variable_means_http(monkeypatch, caplog, variables, url, level):
+    """The distribution sets it by default. One line says so, louder where the endpoint may be gRPC's, and changes nobody's variables."""
+    monkeypatch.setattr(config, "find_spec", lambda name: None)
+    config._say_http_is_spoken.cache_clear()
+    caplog.set_level(logging.INFO)
+
+    found = [outlet(variables={**variables, f"{OTLP}PROTOCOL": "grpc"}) for _ in Signal]
+
+    assert {(each.protocol, each.url) for each in found} == {("http/protobuf", url)}
+    assert [record.levelno for record in caplog.records] == [level]
+    assert "pip install 'surgetank[grpc]'" in caplog.text
+    assert ("gRPC only" in caplog.text) == (level == logging.WARNING)
+    assert "secret" not in caplog.text
+
+
+def test_the_argument_is_not_reinterpreted(monkeypatch):
+    """It is the application's own word; that gRPC is missing is said where it is needed."""
+    monkeypatch.setattr(config, "find_spec", lambda name: None)
+
+    assert outlet(protocol="grpc").protocol == "grpc"
 
 
 def test_an_endpoint_without_a_scheme_is_spoken_to_in_tls_unless_that_is_switched_off():

@@ -17,6 +17,8 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -283,6 +285,8 @@ _OTLP_INFIX: Final[Mapping[Signal, str]] = {
     Signal.METRICS: "METRICS_",
     Signal.LOGS: "LOGS_",
 }
+# Where collectors speak HTTP; they speak gRPC at 4317.
+_HTTP_PORT: Final = ":4318"
 _OTLP_PATH: Final[Mapping[Signal, str]] = {
     Signal.SPANS: "/v1/traces",
     Signal.METRICS: "/v1/metrics",
@@ -436,6 +440,12 @@ def resolve_outlet(
 
     if protocol is None:
         protocol = _sdk_protocol(variable("PROTOCOL"))
+        if protocol == "grpc" and find_spec("grpc") is None:
+            # opentelemetry-distro sets the variable where the user has not. Without gRPC nobody else could have spoken it
+            # either, so the user's settings need not be made for it.
+            protocol = "http/protobuf"
+            # What stands before the @ may be a password.
+            _say_http_is_spoken(urlsplit(_http_url(signal, environment, endpoint)).netloc.rpartition("@")[2])
     check_choice("protocol", protocol, _PROTOCOLS)
     if timeout is None:
         timeout = _sdk_timeout(infix, environment)
@@ -525,6 +535,18 @@ def _sdk_protocol(text: str | None) -> Protocol:
             return known
     _logger.warning("OTLP protocol %r is not spoken here; http/protobuf is used", text)
     return "http/protobuf"
+
+
+@cache
+def _say_http_is_spoken(address: str) -> None:
+    """Say it once for each address; at HTTP's own port it is what was meant, and elsewhere perhaps a mistake."""
+    is_meant = address.endswith(_HTTP_PORT)
+    _logger.log(
+        logging.INFO if is_meant else logging.WARNING,
+        "OTEL_EXPORTER_OTLP_PROTOCOL is grpc, but gRPC is not installed: HTTP is spoken to %s%s; for gRPC: pip install 'surgetank[grpc]'",
+        address,
+        "" if is_meant else ", which may speak gRPC only (collectors have HTTP at port 4318)",
+    )
 
 
 def _sdk_compression(text: str | None, default: Compression) -> Compression:

@@ -730,3 +730,49 @@ else:
     done = subprocess.run([sys.executable, "-c", program], env=clean, capture_output=True, text=True, timeout=30)
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_told", [False, True], ids=["gevent", "grpc.experimental.gevent"])
+def test_under_gevent_a_thread_of_ours_that_waits_for_a_fork_gets_no_hub(is_told):
+    """With one, the interpreter's end would crash; whether or not the application has told gRPC of gevent."""
+    pytest.importorskip("gevent")
+    program = f"""
+import gevent.monkey
+gevent.monkey.patch_all()
+import grpc.experimental.gevent
+if {is_told}:
+    grpc.experimental.gevent.init_gevent()
+from gevent._hub_local import get_hub_if_exists
+from fakes.batches import batch
+from surgetank import threads
+from surgetank.clock import SystemClock
+from surgetank.config import OutletConfig
+from surgetank.delivery.otlp_grpc import GrpcSender
+
+sender = GrpcSender(OutletConfig(url="http://127.0.0.1:9", protocol="grpc"), SystemClock())
+sender.before_fork()
+begun, hubs = threads.Gate(), []
+def run():
+    begun.open()
+    print(sender.send(batch(), 5.0).cause)
+    hubs.append(get_hub_if_exists())
+thread = threads.start(run, "one")
+assert begun.wait(30.0)
+# Time enough to come to the lock; too little would only leave a defect unseen.
+threads.sleep(0.2)
+sender.after_fork_in_parent()
+thread.join(30.0)
+assert hubs == [None], hubs
+"""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "connection_refused\n"

@@ -23,6 +23,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from fakes.batches import batch
 from servers import http
 from servers.certificates import Authority
+from servers.grpc import GrpcServer
 from servers.http import HttpServer
 from servers.loopback import Loopback
 from servers.proxy import Proxy
@@ -428,6 +429,17 @@ def test_what_is_no_answer_is_retried_later(opened, sender_for, answer, cause):
 
     server.answer = http.status(200)
     assert sender.send(batch(), 5.0).outcome is Outcome.DELIVERED
+
+
+def test_a_port_for_grpc_is_named_as_such(opened, sender_for):
+    """Its bytes would tell nobody; the log line of the outage repeats what the verdict says."""
+    server = opened(GrpcServer())
+
+    verdict = sender_for(server).send(batch(), 5.0)
+
+    assert failure(verdict) == (Outcome.RETRY, "protocol", False)
+    assert "gRPC" in verdict.message
+    assert "4318" in verdict.message
 
 
 def test_an_answer_that_is_cut_off_means_what_its_status_says(opened, sender_for):

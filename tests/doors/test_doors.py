@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from doors.environments import ROOT, build_all, variables_for
+from servers.grpc_collector import GrpcCollector
 from surgetank.testing.collector import Collector
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="the blocks are for sh")]
@@ -121,6 +122,54 @@ def test_everything_arrives_once_through(section, environments, collector, tmp_p
 def test_the_document_has_five_doors():
     """Or the test above would say less than it seems to."""
     assert len(SECTIONS) == 5
+
+
+def test_everything_arrives_once_over_grpc(environments, tmp_path):
+    """The first door's block, with the other protocol: it is the one that `opentelemetry-distro` names by default."""
+    (tmp_path / "app.py").write_text(APPLICATION)
+    with GrpcCollector() as collector:
+        process = start(
+            "exec opentelemetry-instrument python app.py",
+            environments["full"],
+            tmp_path,
+            OTEL_PYTHON_CONFIGURATOR="surgetank",
+            OTEL_EXPORTER_OTLP_PROTOCOL="grpc",
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+        )
+        errors = through_an_outage(process, collector)
+
+        all_arrived_once(collector, errors)
+        assert all("surgetank-batch-id" in headers for headers in collector.headers)
+
+
+def test_without_grpc_the_distributions_default_is_http_for_the_children_too(environments, collector, tmp_path):
+    """`opentelemetry-distro` says `grpc` where nobody has, also where there is none: all of them speak HTTP then, and nobody's variables change."""
+    (tmp_path / "app.py").write_text(
+        """
+import os, subprocess, sys
+from opentelemetry import trace
+trace.get_tracer("app").start_span("one").end()
+print(os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"], flush=True)
+if len(sys.argv) == 1:
+    subprocess.run([sys.executable, "app.py", "child"], check=True, timeout=20)
+"""
+    )
+    process = start(
+        "exec opentelemetry-instrument python app.py",
+        environments["small"],
+        tmp_path,
+        OTEL_PYTHON_CONFIGURATOR="surgetank",
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+        OTEL_METRICS_EXPORTER="none",
+    )
+    out, errors = process.communicate(timeout=40)
+
+    assert process.returncode == 0, errors
+    assert out == "grpc\ngrpc\n"
+    assert collector.report()["spans"]["unique"] == 2, errors
+    # The endpoint is not at HTTP's own port, so it may have been meant for gRPC.
+    assert errors.count("pip install 'surgetank[grpc]'") == 2, errors
+    assert "Traceback" not in errors
 
 
 def test_a_file_may_have_batch_processors_and_a_periodic_reader(environments, collector, tmp_path):

@@ -16,12 +16,12 @@ import contextlib
 import importlib
 import os
 import re
-import threading
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 import grpc
 
+from surgetank import threads
 from surgetank.config import OutletConfig
 from surgetank.delivery import verdicts
 from surgetank.delivery.credentials import BATCH_ID_HEADER, USER_AGENT, basic, check_tls_files
@@ -202,11 +202,11 @@ class GrpcSender:
             self._gate.release()
 
     def _renew_locks(self) -> None:
-        self._gate = threading.Lock()
+        self._gate = threads.new_lock()
         """Held while a call is under way, and while the process forks."""
         self._is_held = False
         # Guards what follows, and which channel there is. Re-entrant, for signal handlers.
-        self._lock = threading.RLock()
+        self._lock = threads.new_rlock()
         self._calling: grpc.Channel | None = None
         self._is_cut = False
 

@@ -181,7 +181,19 @@ def _inflated(body: bytes, encoding: str) -> bytes:
 def _judge(error: BaseException) -> Verdict:
     chain = list(_causes(error))
     is_repairable = any(isinstance(cause, ssl.SSLCertVerificationError) or _wants_login(cause) for cause in chain)
-    return verdicts.of_failure(_kind(chain), str(error), is_repairable=is_repairable)
+    message = _OTHER_VERSION if any(_is_http_2(cause) for cause in chain) else str(error)
+    return verdicts.of_failure(_kind(chain), message, is_repairable=is_repairable)
+
+
+# A frame of settings, flags and stream 0, after three bytes for its length: what servers of HTTP/2 begin with.
+_SETTINGS: Final = "\x04\0\0\0\0\0"
+_OTHER_VERSION: Final = (
+    "the answer is HTTP/2, as for OTLP over gRPC: name the endpoint's port for HTTP (4318 by default) or the protocol grpc"
+)
+
+
+def _is_http_2(error: BaseException) -> bool:
+    return isinstance(error, http.client.BadStatusLine) and error.line[3:9] == _SETTINGS
 
 
 def _wants_login(error: BaseException) -> bool:

@@ -9,13 +9,11 @@ An entry point names the class, so nobody of ours imports this module; it stands
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from typing import Any, Final
 
 from surgetank.config import Environment
@@ -24,8 +22,6 @@ from surgetank.otel.providers import wire_logs, wire_metrics, wire_traces
 from surgetank.otel.shim import can_add_readers, sdk_configurator
 from surgetank.process import shared
 from surgetank.tank import Tank
-
-_logger: Final = logging.getLogger("surgetank")
 
 _GROUP: Final = "opentelemetry_configurator"
 _NAME: Final = "surgetank"
@@ -41,7 +37,6 @@ _WIRES: Final[Mapping[Signal, Callable[[Tank], None]]] = {
 }
 # The exporters whose place the tank takes, and the tank by its own name.
 _OURS: Final = ("otlp", "otlp_proto_grpc", "otlp_proto_http", _NAME)
-_PROTOCOL: Final = "OTEL_EXPORTER_OTLP_PROTOCOL"
 
 
 _SdkConfigurator: Any = sdk_configurator()
@@ -69,7 +64,6 @@ class SurgetankConfigurator(_SdkConfigurator):  # type: ignore[misc]  # the SDK'
         signals = [signal for signal, name in _VARIABLES.items() if _is_ours(environment, name)]
         if (environment.text("OTEL_SDK_DISABLED") or "").lower() == "true":
             signals = []
-        _speak_what_is_there()
         # Where a reader cannot be added any more when there is a provider, the SDK makes it, by our other entry point.
         is_early = Signal.METRICS in signals and not can_add_readers()
         with _without_otlp({Signal.METRICS} if is_early else set()):
@@ -121,15 +115,3 @@ def _without_otlp(early: AbstractSet[Signal]) -> Iterator[None]:
                 os.environ.pop(variable, None)
             else:
                 os.environ[variable] = text
-
-
-def _speak_what_is_there() -> None:
-    """
-    Speak HTTP where the variable says gRPC and there is no gRPC.
-
-    The distribution sets the variable where the user has not. Without gRPC no exporter of the SDK's could have spoken it
-    either, so it cannot be what the user's settings are made for.
-    """
-    if os.environ.get(_PROTOCOL, "").strip() == "grpc" and find_spec("grpc") is None:
-        os.environ[_PROTOCOL] = "http/protobuf"
-        _logger.info("%s is grpc, by default or by intention, but gRPC is not installed; HTTP is spoken", _PROTOCOL)
