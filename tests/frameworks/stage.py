@@ -43,13 +43,14 @@ def application(page, around, number=0):
 
 
 class Stage:
-    """A collector, a folder for the application, a spool, and the process that is looked at."""
+    """A collector (over HTTP, or the one given), a folder for the application, a spool, and the process that is looked at."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, collector=None):
         self.folder = folder / "application"
         self.folder.mkdir()
         self.spool = folder / "spool"
-        self.collector = Collector(keep=True)
+        self.collector = collector or Collector(keep=True)
+        self.protocol = getattr(self.collector, "protocol", "http/protobuf")
         self.process = None
         self.words = self.folder / "words.txt"
         with socket.socket() as free:
@@ -65,6 +66,7 @@ class Stage:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SURGETANK_"))},
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.collector.endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": self.protocol,
             "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta",
             "PYTHONPATH": os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")]),
             "SURGETANK_PERSISTENCE_ENABLED": "true",
@@ -148,6 +150,7 @@ class Stage:
             capture_output=True,
             text=True,
             timeout=60,
+            env={**os.environ, "OTEL_EXPORTER_OTLP_PROTOCOL": self.protocol},
         )
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -91,3 +91,29 @@ def test_a_gevent_server_of_ones_own_loses_nothing_to_a_sigterm_in_an_outage(sta
 
     stage.drain()
     stage.all_arrived(200)
+
+
+@pytest.mark.parametrize("told", ["", "import grpc.experimental.gevent; grpc.experimental.gevent.init_gevent()\n"])
+def test_a_gevent_server_loses_nothing_over_grpc_either(grpc_stage, told):
+    """Whether or not the application has told gRPC of gevent, as it must for calls of its own."""
+    text = application("gevent", GEVENT_SERVER).replace("import surgetank\n", told + "import surgetank\n", 1)
+    grpc_stage.write("app.py", text)
+    grpc_stage.start("app.py", str(grpc_stage.port))
+
+    assert grpc_stage.through_an_outage() == -15
+
+    grpc_stage.drain()
+    grpc_stage.all_arrived(200)
+
+
+@pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["each", "preload"])
+@pytest.mark.parametrize("kind", ["gthread", "gevent"])
+def test_flask_under_gunicorn_loses_nothing_over_grpc_either(grpc_stage, kind, preload):
+    """The master forks workers beside a channel of its own, and gevent patches after gRPC was imported."""
+    grpc_stage.write("app.py", FLASK)
+    serve(grpc_stage, "app:app", "--worker-class", kind, "--threads", "2", *preload)
+
+    assert grpc_stage.through_an_outage() == 0
+
+    grpc_stage.drain()
+    grpc_stage.all_arrived(200)

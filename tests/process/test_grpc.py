@@ -5,8 +5,9 @@ from collections import Counter
 
 import pytest
 
-from process.programs import kill_all, run
+from process.programs import ended, heard, kill_all, run, start
 from servers.grpc import GrpcServer
+from servers.grpc_collector import GrpcCollector
 
 pytestmark = [
     pytest.mark.slow,
@@ -101,3 +102,64 @@ def test_our_threads_import_nothing_over_grpc_either(serve):
 
     assert code == 0
     assert words == [{"imported": []}]
+
+
+DROP_INS = """
+    from opentelemetry._logs import set_logger_provider
+    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk._logs import LoggerProvider
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.trace import TracerProvider
+
+    # As users write it: no argument, for it is the environment that names the endpoint, and without TLS, by its scheme.
+    timing = surgetank.Timing(backoff_max=0.5, cooldown_initial=0.1, cooldown_max=0.5)
+    spans = surgetank.BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=100, timing=timing)
+    logs = surgetank.BatchLogRecordProcessor(OTLPLogExporter(), schedule_delay_millis=100, timing=timing)
+    points = surgetank.PeriodicExportingMetricReader(OTLPMetricExporter(), export_interval_millis=100, timing=timing)
+    tracers, loggers, meters = TracerProvider(), LoggerProvider(), MeterProvider([points])
+    tracers.add_span_processor(spans)
+    loggers.add_log_record_processor(logs)
+    trace.set_tracer_provider(tracers)
+    set_logger_provider(loggers)
+    metrics.set_meter_provider(meters)
+
+    for part in range(3):
+        work(part * 200, 200)
+        time.sleep(0.3)
+        say(part=part)
+        sys.stdin.readline()
+    # In the order in which the providers' exit hooks would.
+    for each in (tracers, loggers, meters):
+        each.shutdown()
+    for door, signal in ((spans, "spans"), (logs, "logs"), (points, "metrics")):
+        found = books(door.tank)[signal]
+        found["is_driven"] = door.tank._is_driven
+        say(**found)
+"""
+
+
+def test_drop_ins_read_the_sdks_own_grpc_exporters_and_lose_nothing_in_an_outage():
+    """The exporters themselves, not what looks like them; our calls are known by their batch ids."""
+    with GrpcCollector() as collector:
+        try:
+            process = start(DROP_INS, collector.endpoint, stdin=True)
+            for change in (collector.stop_listening, collector.listen_again, lambda: None):
+                heard(process)
+                change()
+                process.stdin.write("\n")
+                process.stdin.flush()
+            code, books = ended(process)
+        finally:
+            kill_all()
+
+        assert code == 0
+        for each in books:
+            assert each["delivered"] == each["offered"] > 0, books
+            assert not each["is_driven"]
+        report = collector.report()
+        for signal in ("spans", "logs"):
+            assert report[signal] == {"received": 600, "unique": 600, "duplicates": 0}
+        assert report["delta_sums"] == {"work.done": 600}
+        assert all("surgetank-batch-id" in headers for headers in collector.headers)
