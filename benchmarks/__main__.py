@@ -1,4 +1,4 @@
-"""Measures the README's table: `python -m benchmarks [figure ...]`; without arguments, all of it (some six minutes)."""
+"""Measures the README's table: `python -m benchmarks [figure ...]`; without arguments, all of it (some fifteen minutes)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 from opentelemetry.sdk.version import __version__ as sdk_version
 
-from benchmarks.processes import black_hole, collector, measure, refusing, rounds, side_by_side
+from benchmarks.processes import black_hole, collector, free_port, measure, refusing, rounds, side_by_side
 from benchmarks.workload import MODES
 
 # Figure, stock, ours, what ours is to reach.
@@ -23,10 +23,16 @@ def median(results: list[dict[str, Any]], name: str) -> float:
     return float(statistics.median(result[name] for result in results))
 
 
-def cpu() -> list[Row]:
-    """CPU per span and `on_end`."""
-    with collector() as endpoint:
-        results = [measure("cpu", endpoint=endpoint) for _ in range(3)]
+def cpu(**how: Any) -> list[Row]:
+    """CPU per span and `on_end`; `how` is a door, a protocol, a compression."""
+    with collector(how.get("protocol", "http/protobuf")) as endpoint:
+        options = {"endpoint": endpoint, "max_size": 8_000, **how}
+        if how.get("door") == "zero":
+            # There is one such door in a process, so stock and ours have one each, with their own spans without export.
+            pairs = [{mode: measure("cpu", mode=mode, **options) for mode in ("stock", "ours")} for _ in range(3)]
+            results = [{mode: pair[mode][mode] for mode in pair} | {"none": pair["ours"]["none"]} for pair in pairs]
+        else:
+            results = [measure("cpu", **options) for _ in range(3)]
     at = {
         name: {mode: median([result[mode] for result in results], name) for mode in MODES}
         for name in ("cpu_us", "beyond_us", "on_end_p50_us", "on_end_mean_us")
@@ -38,7 +44,7 @@ def cpu() -> list[Row]:
     beyond, on_end, mean = at["beyond_us"], at["on_end_p50_us"], at["on_end_mean_us"]
     return [
         (
-            f"process CPU per span beyond making it ({at['cpu_us']['none']:.0f} µs), endpoint up, gzip",
+            f"process CPU per span beyond making it ({at['cpu_us']['none']:.0f} µs), endpoint up, {how.get('compression', 'gzip')}",
             f"{beyond['stock']:.1f} µs",
             f"{beyond['ours']:.1f} µs (1/{1 / ratio['beyond_us']:.1f})",
             "≤ 1/4, aim 1/6",
@@ -53,10 +59,10 @@ def cpu() -> list[Row]:
     ]
 
 
-def tail() -> list[Row]:
+def tail(**how: Any) -> list[Row]:
     """Stalls of the application's thread."""
-    with collector() as endpoint:
-        results = rounds("tail", 3, endpoint=endpoint)
+    with collector(how.get("protocol", "http/protobuf")) as endpoint:
+        results = rounds("tail", 3, endpoint=endpoint, max_size=20_000, **how)
     p999 = {mode: median(results[mode], "p999") / 1000 for mode in results}
     worst = {mode: max(r["max"] for r in results[mode]) / 1000 for mode in results}
     return [
@@ -70,10 +76,11 @@ def tail() -> list[Row]:
     ]
 
 
-def memory() -> list[Row]:
+def memory(**how: Any) -> list[Row]:
     """Resident memory per waiting span."""
+    options = {"max_size": 200_000, "max_memory_mb": 50.0, **how}
     with refusing() as endpoint:
-        results = {mode: measure("memory", mode=mode, endpoint=endpoint) for mode in ("stock", "ours")}
+        results = {mode: measure("memory", mode=mode, endpoint=endpoint, **options) for mode in ("stock", "ours")}
     return [
         (
             f"resident memory per waiting span in an outage ({results['ours']['held']:,} of 200,000 held)",
@@ -99,7 +106,7 @@ def large() -> list[Row]:
     ]
 
 
-def deadlines() -> list[Row]:
+def deadlines(**how: Any) -> list[Row]:
     """Flush and shutdown with a dead endpoint."""
     rows: list[Row] = []
     with refusing() as refused, black_hole() as silent:
@@ -110,7 +117,12 @@ def deadlines() -> list[Row]:
             for mode in ("stock", "ours")
         ]
         endpoints = {"refused": refused, "silent": silent}
-        results = side_by_side([("deadlines", {"mode": m, "endpoint": endpoints[k], "call": c}) for c, k, m in cases])
+        results = side_by_side(
+            [
+                ("deadlines", {"mode": m, "endpoint": endpoints[k], "call": c, "max_size": 2048, **how})
+                for c, k, m in cases
+            ]
+        )
     seconds = {case: result["seconds"] for case, result in zip(cases, results, strict=True)}
     for call, name, goal in (("flush", "force_flush(1 s)", "≤ 1.2 s"), ("shutdown", "shutdown()", "≤ 5.5 s")):
         stock, ours = (
@@ -121,11 +133,14 @@ def deadlines() -> list[Row]:
     return rows
 
 
-def outage() -> list[Row]:
+def outage(**how: Any) -> list[Row]:
     """Thirty seconds without a collector."""
-    results = dict(
-        zip(("stock", "ours"), side_by_side([("outage", {"mode": m}) for m in ("stock", "ours")]), strict=True)
-    )
+    calls = []
+    for mode in ("stock", "ours"):
+        port = free_port()
+        options = {"mode": mode, "port": port, "endpoint": f"http://127.0.0.1:{port}", "max_size": 22_500, **how}
+        calls.append(("outage", options))
+    results = dict(zip(("stock", "ours"), side_by_side(calls), strict=True))
     lost = {
         mode: f"{r['made'] - r['arrived']:,} of {r['made']:,} lost ({1 - r['arrived'] / r['made']:.0%}), {r['duplicates']} twice"
         for mode, r in results.items()
@@ -245,8 +260,44 @@ def imports() -> list[Row]:
     ]
 
 
+def _all_of(name: str, **how: Any) -> list[Row]:
+    rows = [row for figure in (cpu, tail, memory, deadlines, outage) for row in figure(**how)]
+    return [(f"{name}: {row[0]}", *row[1:]) for row in rows]
+
+
+def zero() -> list[Row]:
+    """Ours and stock as `opentelemetry-instrument` sets them up, from the same variables."""
+    return _all_of("zero code", door="zero")
+
+
+def over_grpc() -> list[Row]:
+    """Ours and stock over gRPC; not compressed, as both do by default, and compressed."""
+    return [*_all_of("gRPC", protocol="grpc", compression="none"), cpu(protocol="grpc", compression="gzip")[0]]
+
+
+def sizes() -> list[Row]:
+    """What is downloaded and installed."""
+    found = {name: size / 1000 for name, size in measure("sizes").items()}
+    extras = ", ".join(
+        f"`[{name.removeprefix('ours_')}]` {(size - found['ours']) / 1000:.1f}"
+        for name, size in found.items()
+        if name.startswith("ours_")
+    )
+    return [
+        ("the wheel", "-", f"{found['wheel']:,.0f} KB", ""),
+        (
+            "installed beyond `opentelemetry-sdk`: alone / with what it needs (stock: the exporters for HTTP / gRPC)",
+            f"{found['stock_http']:,.0f} KB / {found['stock_grpc']:,.0f} KB",
+            f"{found['alone']:,.0f} KB / {found['ours']:,.0f} KB",
+            "",
+        ),
+        ("… more with each extra, MB", "-", extras, ""),
+    ]
+
+
 FIGURES: dict[str, Callable[[], list[Row]]] = {
-    figure.__name__: figure for figure in (cpu, tail, memory, large, deadlines, outage, spool, sampling, imports)
+    figure.__name__: figure
+    for figure in (cpu, tail, memory, large, deadlines, outage, spool, sampling, imports, zero, over_grpc, sizes)
 }
 
 

@@ -2,32 +2,35 @@
 Process CPU per span, all threads, endpoint up, gzip; and the wall time of `on_end` on the application's thread.
 
 Making a span costs several times what is measured, and between two processes it differs by more than that. So
-all three ways of processing take turns in one process, and what is reported is the median over the turns of how
+all ways of processing take turns in one process (through the zero-code door, which a process has once, one of them and none), and what is reported is the median over the turns of how
 much more than making them the spans of one turn took.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import statistics
 import time
 from typing import Any
 
-from benchmarks.workload import MODES, arguments, make_span, processor, provider
+from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.trace import Tracer
+
+from benchmarks.workload import MODES, arguments, make_span, opened, provider
 
 
 class Subject:
     """One way of processing, with its own provider, and what its turns took."""
 
-    def __init__(self, mode: str, endpoint: str, spans: int) -> None:
-        inner: Any = processor(mode, endpoint, max_size=2 * spans)
+    def __init__(self, inner: Any, tracer_provider: Any, tracer: Tracer, spans: int) -> None:
         self._spans = spans
         self._timed: list[int] = []
         self._on_end = inner.on_end
         self._force_flush = inner.force_flush
         inner.on_end = self._timed_on_end
-        self._provider, self._tracer = provider(inner)
+        self._provider, self._tracer = tracer_provider, tracer
         self.cpu_us: list[float] = []
         self.on_end_p50_us: list[float] = []
         self.on_end_mean_us: list[float] = []
@@ -69,8 +72,15 @@ def _collections() -> int:
 
 def main() -> None:
     """Let them take turns, and print µs per span and how often garbage was collected."""
-    given = arguments(spans=4_000, turns=9)
-    subjects = {mode: Subject(mode, given.endpoint, given.spans) for mode in MODES}
+    given = arguments(spans=4_000, turns=9, max_size=8_000)
+    subjects = {}
+    for mode in MODES:
+        if given.door == "code" or mode == given.mode:
+            opening = argparse.Namespace(**{**vars(given), "mode": mode})
+            subjects[mode] = Subject(*opened(opening), given.spans)
+        elif mode == "none":
+            plain = SpanProcessor()
+            subjects[mode] = Subject(plain, *provider(plain), given.spans)
     for subject in subjects.values():
         subject.take_turn()
         subject.forget_turns()

@@ -6,14 +6,13 @@ import json
 import os
 import time
 
-from benchmarks.workload import arguments, make_span, processor, provider
+from benchmarks.workload import arguments, make_span, opened
 
 
 def main() -> None:
     """Fill a buffer of 2048, then call one of the two and print the seconds that it took."""
-    given = arguments(call="flush")
-    inner = processor(given.mode, given.endpoint, max_size=2048)
-    tracer_provider, tracer = provider(inner)
+    given = arguments(call="flush", max_size=2048)
+    inner, tracer_provider, tracer = opened(given)
     for number in range(2048):
         make_span(tracer, number)
     began = time.monotonic()

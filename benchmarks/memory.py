@@ -9,15 +9,14 @@ import time
 
 import psutil
 
-from benchmarks.workload import arguments, make_span, processor, provider
+from benchmarks.workload import arguments, make_span, opened
 
 
 def main() -> None:
     """Make spans against a dead endpoint and print what the process grew by, in MB, at most and in the end."""
     given = arguments(spans=200_000, attribute_kib=0, max_size=200_000, max_memory_mb=50.0)
     process = psutil.Process()
-    inner = processor(given.mode, given.endpoint, max_size=given.max_size, max_memory_mb=given.max_memory_mb)
-    _, tracer = provider(inner)
+    inner, _, tracer = opened(given, max_memory_mb=given.max_memory_mb)
     for number in range(100):
         make_span(tracer, number)
     gc.collect()

@@ -14,16 +14,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workload import MODES
+from benchmarks.workload import MODES, RESOURCE
 
 
 def measure(module: str, **options: Any) -> dict[str, Any]:
-    """Run `python -m benchmarks.<module>` with options and return the JSON line that it prints last."""
+    """
+    Run `python -m benchmarks.<module>` with options and return the JSON line that it prints last.
+
+    With `door="zero"` it runs under `opentelemetry-instrument`, configured by ours or by the stock configurator.
+    """
     command = [sys.executable, "-m", f"benchmarks.{module}"]
+    if options.get("door") == "zero":
+        command.insert(0, os.path.join(os.path.dirname(sys.executable), "opentelemetry-instrument"))
     for name, value in options.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     # Installed packages have their bytecode beside them; so shall we, or imports would measure the compiler.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    if options.get("door") == "zero":
+        environment |= _settings(**options)
     # Not in the system's temporary folder, which may be in memory, and which no spool takes.
     with tempfile.TemporaryDirectory(prefix="surgetank-bench-", dir=_place()) as folder:
         environment["SURGETANK_SPOOL_DIR"] = f"{folder}/spool"
@@ -33,6 +41,32 @@ def measure(module: str, **options: Any) -> dict[str, Any]:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def _settings(
+    *,
+    mode: str,
+    endpoint: str,
+    max_size: int,
+    max_memory_mb: float = 4096,
+    protocol: str = "http/protobuf",
+    compression: str = "gzip",
+    **_: Any,
+) -> dict[str, str]:
+    """Return what `workload.processor` says in code; for ours and for stock the same, but for the configurator's name."""
+    return {
+        "OTEL_PYTHON_CONFIGURATOR": "surgetank" if mode == "ours" else "configurator",
+        "OTEL_TRACES_EXPORTER": "none" if mode == "none" else "otlp",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        "OTEL_EXPORTER_OTLP_COMPRESSION": compression,
+        "OTEL_BSP_MAX_QUEUE_SIZE": str(max_size),
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": str(min(512, max_size)),
+        "OTEL_RESOURCE_ATTRIBUTES": ",".join(f"{name}={value!s}" for name, value in RESOURCE.attributes.items()),
+        "SURGETANK_SPANS_MAX_MEMORY_MB": str(max_memory_mb),
+    }
 
 
 def _place() -> Path:
@@ -57,9 +91,10 @@ def side_by_side(calls: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]
 
 
 @contextmanager
-def collector_process() -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def collector_process(protocol: str = "http/protobuf") -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Yield the endpoint of a collector, and its process."""
-    command = [sys.executable, "-m", "surgetank.testing.collector"]
+    module = "benchmarks.grpc_collector" if protocol == "grpc" else "surgetank.testing.collector"
+    command = [sys.executable, "-m", module]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -69,9 +104,9 @@ def collector_process() -> Iterator[tuple[str, subprocess.Popen[str]]]:
 
 
 @contextmanager
-def collector() -> Iterator[str]:
+def collector(protocol: str = "http/protobuf") -> Iterator[str]:
     """Yield the endpoint of a collector process."""
-    with collector_process() as (endpoint, _):
+    with collector_process(protocol) as (endpoint, _):
         yield endpoint
 
 
@@ -80,6 +115,13 @@ def black_hole() -> Iterator[str]:
     """Yield an endpoint that accepts connections and never says anything."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as placeholder:
+        placeholder.bind(("127.0.0.1", 0))
+        return int(placeholder.getsockname()[1])
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from benchmarks.workload import arguments, make_span, processor, provider
+from benchmarks.workload import arguments, make_span, opened
 
 
 def work() -> int:
@@ -15,9 +15,8 @@ def work() -> int:
 
 def main() -> None:
     """Do units at a steady rate for a while, and print the distribution of their durations in µs."""
-    given = arguments(seconds=8.0, rate=1500)
-    inner = processor(given.mode, given.endpoint, max_size=20_000)
-    tracer_provider, tracer = provider(inner)
+    given = arguments(seconds=8.0, rate=1500, max_size=20_000)
+    _, tracer_provider, tracer = opened(given)
     durations: list[float] = []
     began = time.perf_counter()
     for number in range(int(given.seconds * given.rate)):

@@ -1,4 +1,4 @@
-"""The span that is measured, and the three ways to process it.
+"""The span that is measured, and the three ways to process it, made here or by the zero-code door.
 
 The span is a server span with ten attributes and one event of three, as HTTP instrumentations make them.
 """
@@ -8,6 +8,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+import grpc
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OTLPGrpcSpanExporter
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -53,19 +56,63 @@ def make_span(tracer: Tracer, number: int, extra: dict[str, Any] | None = None) 
     span.end()
 
 
-def processor(mode: str, endpoint: str, *, max_size: int, max_memory_mb: float = 4096, **more: Any) -> SpanProcessor:
-    """Return the processor of a mode, with a buffer of `max_size` spans and gzip."""
+def processor(
+    mode: str,
+    endpoint: str,
+    *,
+    max_size: int,
+    max_memory_mb: float = 4096,
+    protocol: Any = "http/protobuf",
+    compression: Any = "gzip",
+    **more: Any,
+) -> SpanProcessor:
+    """Return the processor of a mode, with a buffer of `max_size` spans."""
     if mode == "none":
         return SpanProcessor()
     if mode == "stock":
-        exporter = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces", compression=Compression.Gzip)
+        exporter: Any
+        if protocol == "grpc":
+            calls = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
+            exporter = OTLPGrpcSpanExporter(endpoint=endpoint, insecure=True, compression=calls)
+        else:
+            exporter = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces", compression=Compression(compression))
         return BatchSpanProcessor(exporter, max_queue_size=max_size, max_export_batch_size=min(512, max_size))
     tank = surgetank.Tank(
-        endpoint=endpoint, spans=surgetank.BufferConfig(max_size=max_size, max_memory_mb=max_memory_mb), **more
+        endpoint=endpoint,
+        protocol=protocol,
+        compression=compression,
+        spans=surgetank.BufferConfig(max_size=max_size, max_memory_mb=max_memory_mb),
+        **more,
     )
-    span_processor = tank.span_processor
-    span_processor.tank = tank  # type: ignore[attr-defined]  # for measurements that ask for statistics
-    return span_processor
+    return _with_tank(tank.span_processor, tank)
+
+
+def _with_tank(span_processor: Any, tank: surgetank.Tank) -> SpanProcessor:
+    """Put the tank where measurements that ask for statistics find it."""
+    span_processor.tank = tank
+    found: SpanProcessor = span_processor
+    return found
+
+
+def opened(given: argparse.Namespace, *, max_memory_mb: float = 4096) -> tuple[Any, Any, Tracer]:
+    """Return the processor of the mode, its provider and a tracer: made here, or found where the zero-code door has put them."""
+    if given.door == "code":
+        inner = processor(
+            given.mode,
+            given.endpoint,
+            max_size=given.max_size,
+            max_memory_mb=max_memory_mb,
+            protocol=given.protocol,
+            compression=given.compression,
+        )
+        return inner, *provider(inner)
+    tracer_provider: Any = trace.get_tracer_provider()
+    if given.mode == "none":
+        tracer_provider.add_span_processor(SpanProcessor())
+    (inner,) = tracer_provider._active_span_processor._span_processors
+    if given.mode == "ours":
+        inner = _with_tank(inner, surgetank.install())
+    return inner, tracer_provider, tracer_provider.get_tracer("shop.http", "2.0.1")
 
 
 def provider(span_processor: SpanProcessor) -> tuple[TracerProvider, Tracer]:
@@ -80,6 +127,9 @@ def arguments(**defaults: Any) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--mode", choices=MODES, default="ours")
     parser.add_argument("--endpoint", default="http://127.0.0.1:9")
+    parser.add_argument("--door", choices=("code", "zero"), default="code")
+    parser.add_argument("--protocol", choices=("http/protobuf", "grpc"), default="http/protobuf")
+    parser.add_argument("--compression", choices=("gzip", "none"), default="gzip")
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     return parser.parse_args()

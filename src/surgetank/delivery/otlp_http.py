@@ -193,7 +193,7 @@ _OTHER_VERSION: Final = (
 
 
 def _is_http_2(error: BaseException) -> bool:
-    return isinstance(error, http.client.BadStatusLine) and error.line[3:9] == _SETTINGS
+    return isinstance(error, http.client.BadStatusLine) and str(error.args[0])[3:9] == _SETTINGS
 
 
 def _wants_login(error: BaseException) -> bool:
