@@ -6,10 +6,8 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from base64 import b64encode
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +21,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from fakes.batches import batch
 from fakes.requests import span
 from servers import grpc as servers
-from servers.certificates import Authority
 from servers.grpc import GrpcServer, Hang, abort, respond
 from servers.http import HttpServer
 from servers.loopback import Loopback
@@ -45,29 +42,6 @@ GRACE = 1.0
 CODES = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
 
 
-@pytest.fixture(autouse=True)
-def no_proxies_from_outside(monkeypatch):
-    """The machine's own settings are no part of a test."""
-    for name in ("http_proxy", "https_proxy", "grpc_proxy", "no_proxy", "no_grpc_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture
-def opened():
-    """What this opens is closed when the test ends, in reverse."""
-    with ExitStack() as stack:
-        yield stack.enter_context
-
-
-@contextmanager
-def closing(sender):
-    try:
-        yield sender
-    finally:
-        sender.close()
-
-
 @pytest.fixture
 def sender_for(opened):
     """Makes senders for a server."""
@@ -77,37 +51,6 @@ def sender_for(opened):
         return opened(closing(GrpcSender(outlet, SystemClock())))
 
     return make
-
-
-@pytest.fixture
-def within():
-    """Asserts that what stands inside takes at most so many seconds, and the grace."""
-
-    @contextmanager
-    def within(seconds):
-        start = time.monotonic()
-        yield
-        assert time.monotonic() - start < seconds + GRACE
-
-    return within
-
-
-@pytest.fixture
-def in_background():
-    """Runs a call on another thread and returns its future."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory):
-    """An authority that nobody trusts."""
-    return Authority(tmp_path_factory.mktemp("stranger"))
 
 
 def failure(verdict):

@@ -6,12 +6,10 @@ import os
 import socket
 import sys
 import threading
-import time
 import tracemalloc
 import zlib
 from base64 import b64encode
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -22,7 +20,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from fakes.batches import batch
 from servers import http
-from servers.certificates import Authority
 from servers.grpc import GrpcServer
 from servers.http import HttpServer
 from servers.loopback import Loopback
@@ -39,34 +36,11 @@ GRACE = 0.5
 
 
 @pytest.fixture(autouse=True)
-def no_proxies_from_outside(monkeypatch):
-    """The machine's own settings are no part of a test."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "request_method"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture(autouse=True)
 def libraries_keep_quiet(caplog):
     """In every test of this file, whatever fails: the tank reports an outage itself, in one line."""
     yield
     loud = [record for record in caplog.get_records("call") if record.levelno >= logging.WARNING]
     assert not loud
-
-
-@pytest.fixture
-def opened():
-    """What this opens is closed when the test ends, in reverse."""
-    with ExitStack() as stack:
-        yield stack.enter_context
-
-
-@contextmanager
-def closing(sender):
-    try:
-        yield sender
-    finally:
-        sender.close()
 
 
 @pytest.fixture
@@ -78,37 +52,6 @@ def sender_for(opened):
         return opened(closing(HttpSender(OutletConfig(url=url, **settings), SystemClock())))
 
     return make
-
-
-@pytest.fixture
-def within():
-    """Asserts that what stands inside takes at most so many seconds, and the grace."""
-
-    @contextmanager
-    def within(seconds):
-        start = time.monotonic()
-        yield
-        assert time.monotonic() - start < seconds + GRACE
-
-    return within
-
-
-@pytest.fixture
-def in_background():
-    """Runs a call on another thread and returns its future."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory):
-    """An authority that nobody trusts."""
-    return Authority(tmp_path_factory.mktemp("stranger"))
 
 
 def failure(verdict):

@@ -187,9 +187,7 @@ def _judge(error: BaseException) -> Verdict:
 
 # A frame of settings, flags and stream 0, after three bytes for its length: what servers of HTTP/2 begin with.
 _SETTINGS: Final = "\x04\0\0\0\0\0"
-_OTHER_VERSION: Final = (
-    "the answer is HTTP/2, as for OTLP over gRPC: name the endpoint's port for HTTP (4318 by default) or the protocol grpc"
-)
+_OTHER_VERSION: Final = "the answer is HTTP/2, as for OTLP over gRPC: name the endpoint's port for HTTP (4318 by default) or the protocol grpc"
 
 
 def _is_http_2(error: BaseException) -> bool:
