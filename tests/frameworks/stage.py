@@ -45,6 +45,9 @@ def application(page, around, number=0):
 class Stage:
     """A collector (over HTTP, or the one given), a folder for the application, a spool, and the process that is looked at."""
 
+    may_miss_a_signal = False
+    """gevent looks for signals and then waits in the kernel; one that comes between the two is seen at the next event only."""
+
     def __init__(self, folder, collector=None):
         self.folder = folder / "application"
         self.folder.mkdir()
@@ -133,6 +136,11 @@ class Stage:
     def terminate(self, number=signal.SIGTERM):
         """Send SIGTERM to the process, which tells its workers itself; return its exit code."""
         os.kill(self.process.pid, number)
+        if self.may_miss_a_signal:
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.kill(self.process.pid, number)
         return self.ended()
 
     def ended(self, *, seconds=30.0):
