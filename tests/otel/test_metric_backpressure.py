@@ -30,6 +30,11 @@ def pass_seconds(tank, seconds, each_second=lambda second: None):
             tank._pipelines[surgetank.Signal.METRICS].run_once()
 
 
+def collections(tank):
+    """Return how many there were; counted in points they would include what some versions measure of themselves."""
+    return tank.metric_reader._collection
+
+
 def test_the_deltas_delivered_after_an_outage_add_up_to_what_was_recorded(monkeypatch):
     """However long it was, and however small the buffer."""
     monkeypatch.setenv(DELTA, "delta")
@@ -62,14 +67,14 @@ def test_collections_become_rarer_in_an_outage_and_come_back(monkeypatch):
     tank, meter, received = metered_tank(answers, max_size=5000)
     counter = meter.create_counter("work.done")
     pass_seconds(tank, 200, lambda second: counter.add(1))
-    collected = tank.stats().metrics.offered
+    collected = collections(tank)
     assert 10 < collected < 30
 
     answers[0] = delivered()
     # The breaker's cooldown and what is left of the stretch are some fifty seconds at most.
     pass_seconds(tank, 120, lambda second: counter.add(1))
 
-    assert tank.stats().metrics.offered - collected > 60
+    assert collections(tank) - collected > 60
     assert max(point.as_int for point in received.metric_points("work.done")) >= 300
 
 
@@ -80,5 +85,5 @@ def test_another_strategy_collects_as_ever(monkeypatch):
 
     pass_seconds(tank, 100, lambda second: counter.add(1))
 
-    assert tank.stats().metrics.offered == 100
+    assert collections(tank) == 100
     assert tank.stats().metrics.unaccounted == 0

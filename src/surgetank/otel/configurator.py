@@ -50,16 +50,17 @@ class SurgetankConfigurator(_SdkConfigurator):  # type: ignore[misc]  # the SDK'
     `OTEL_LOGS_EXPORTER` name, those for OTLP are replaced and the others stay; where a variable names none, OTLP is meant.
     """
 
-    def _configure(self, **kwargs: Any) -> None:
+    def configure_with(self, configure: Callable[..., None], arguments: dict[str, Any]) -> None:
+        """Have the SDK configured, and put the tank where OTLP exporters would be."""
         environment = Environment()
         if environment.text("OTEL_PYTHON_CONFIGURATOR") != _NAME:
             # The loader takes the first configurator that it finds. That is not what the user has asked for, who may
             # have installed us for something else.
-            _configure_without_us(super()._configure, kwargs)
+            _configure_without_us(configure, arguments)
             return
         if environment.text("OTEL_CONFIG_FILE"):
             # The file says it all; it names us as an exporter, or does not want us.
-            super()._configure(**kwargs)
+            configure(**arguments)
             return
         signals = [signal for signal, name in _VARIABLES.items() if _is_ours(environment, name)]
         if (environment.text("OTEL_SDK_DISABLED") or "").lower() == "true":
@@ -67,7 +68,7 @@ class SurgetankConfigurator(_SdkConfigurator):  # type: ignore[misc]  # the SDK'
         # Where a reader cannot be added any more when there is a provider, the SDK makes it, by our other entry point.
         is_early = Signal.METRICS in signals and not can_add_readers()
         with _without_otlp({Signal.METRICS} if is_early else set()):
-            super()._configure(**kwargs)
+            configure(**arguments)
         if not signals:
             return
         # After the SDK's providers, whose exit hooks then run after the tank's: it ends all signals within one deadline.

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from opentelemetry import _logs, metrics, trace
+from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -25,6 +25,7 @@ from surgetank.otel.shim import (
     LogRecordExporter,
     LogRecordExportResult,
     ReadableLogRecord,
+    get_logger_provider,
     is_registered,
 )
 from surgetank.process import shared_for
@@ -143,7 +144,7 @@ def _draw_spans() -> None:
 
 
 def _draw_logs() -> None:
-    _flush(_logs.get_logger_provider())
+    _flush(get_logger_provider())
 
 
 def _flush(provider: object) -> None:

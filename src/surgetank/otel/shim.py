@@ -7,13 +7,13 @@ Invariants: where a private name is gone, the fallback is the public behaviour, 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import context as otel_context
-from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry._logs import LogRecord, SeverityNumber, get_logger_provider, set_logger_provider
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.metrics import Asynchronous
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
@@ -36,9 +36,11 @@ __all__ = [
     "ReadWriteLogRecord",
     "ReadableLogRecord",
     "SeverityNumber",
+    "add_reader",
     "bounded_attributes",
     "bounded_list",
     "can_add_readers",
+    "get_logger_provider",
     "grpc_parts",
     "http_parts",
     "is_registered",
@@ -46,6 +48,7 @@ __all__ = [
     "preferences",
     "renew_after_fork",
     "sdk_configurator",
+    "set_logger_provider",
     "suppressed",
 ]
 
@@ -71,12 +74,46 @@ def can_add_readers() -> bool:
     return hasattr(MeterProvider, "add_metric_reader")
 
 
+def add_reader(provider: MeterProvider, reader: MetricReader) -> None:
+    """
+    Give a meter provider that there is one more reader; what its instruments measured before is not in it.
+
+    Raises:
+        Exception: This version is built otherwise; nothing was changed.
+    """
+    if can_add_readers():
+        provider.add_metric_reader(reader)
+        return
+    from opentelemetry.sdk.metrics._internal.metric_reader_storage import MetricReaderStorage
+
+    # As the method of later versions does it: a copy takes the place of the mapping, over which other threads may
+    # be iterating at the moment without a lock.
+    consumer: Any = provider._measurement_consumer
+    collect: Any = consumer.collect
+    preferred: Any = (reader._instrument_class_temporality, reader._instrument_class_aggregation)
+    with consumer._lock:
+        storage = MetricReaderStorage(consumer._sdk_config, *preferred)
+        consumer._reader_storages = {**consumer._reader_storages, reader: storage}
+    reader._set_collect_callback(collect)
+
+
 def sdk_configurator() -> Any:
-    """Return the class of the SDK's own configurator, from which distributions derive theirs, though it is private."""
+    """
+    Return the SDK's own configurator, from which distributions derive theirs though it is private, as a class to derive from.
+
+    Its hook is `configure_with(configure, arguments)`: `configure(**arguments)` does what the SDK does.
+    """
     # Imported when asked for: nobody pays for it, or depends on it, who configures the SDK in another way.
     from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 
-    return _OTelSDKConfigurator
+    class Configurator(_OTelSDKConfigurator):
+        def _configure(self, **arguments: Any) -> None:
+            self.configure_with(super()._configure, arguments)
+
+        def configure_with(self, configure: Callable[..., None], arguments: dict[str, Any]) -> None:
+            configure(**arguments)
+
+    return Configurator
 
 
 def is_registered(reader: MetricReader) -> bool:
