@@ -53,7 +53,7 @@ _living: WeakSet[Any] = WeakSet()
 # They still refuse offers, under locks that a forked child must not find taken.
 _ended: WeakSet[Any] = WeakSet()
 _postponed: list[int] = []
-"""Signals that came in the middle of a shutdown."""
+"""Signals that came in the middle of a shutdown, or of a change when no thread could be started to send them again."""
 _install_lock = threads.new_lock()
 _is_installed = False
 
@@ -146,9 +146,14 @@ def _handle_multiprocessing_exit() -> None:
 
 
 def deliver_postponed() -> None:
-    """Let a signal that came in the middle of a shutdown come again, now that it is over."""
+    """Let a signal that was postponed come again; called when a shutdown is over, and by a tank's watcher from time to time."""
     while _postponed:
-        os.kill(os.getpid(), _postponed.pop())
+        try:
+            number = _postponed.pop()
+        except IndexError:
+            # Another thread has just delivered it.
+            return
+        os.kill(os.getpid(), number)
 
 
 def _expect_multiprocessing() -> None:
@@ -181,7 +186,8 @@ def _on_sigterm(number: int, _: FrameType | None) -> None:
     if any(tank.is_entered_here() for tank in tanks):
         # The signal arrived between two steps of a change of ours, which cannot end
         # before this handler does: let it end, and come again.
-        threads.start(lambda: _send_again(number), "surgetank-signal", is_daemon=False)
+        if not threads.start_to_end(lambda: _send_again(number), "surgetank-signal"):
+            _postponed.append(number)
         return
     if any(tank.is_ending_here() for tank in tanks):
         # It interrupted a shutdown, which has a deadline of its own: that comes first.

@@ -298,8 +298,8 @@ class Tank:
             True if nothing had to be given up. A second call does nothing and returns True.
         """
         if self.is_entered_here() or is_own_thread():
-            # See `force_flush`: end on another thread, as soon as the interrupted change is complete.
-            threads.start(lambda: self.shutdown(timeout), "surgetank-shutdown", is_daemon=False)
+            # See `force_flush`: end on another thread, as soon as the interrupted change is complete; without one, by the exit hook.
+            threads.start_to_end(lambda: self.shutdown(timeout), "surgetank-shutdown")
             return False
         budget = self._config.shutdown_timeout if timeout is None else max(0.0, timeout)
         deadline = self._clock.monotonic() + budget
@@ -423,6 +423,7 @@ class Tank:
 
     def _look_at_memory(self) -> float:
         """Step the monitor, and have the buffers obey it; return the seconds until the next look."""
+        lifecycle.deliver_postponed()
         before = self._monitor.scale
         rest = self._monitor.step()
         self._held_at_look = sum(pipeline.memory_bytes for pipeline in self._pipelines.values())
@@ -471,7 +472,7 @@ class Tank:
         """Close one signal, as its provider asks; providers that close in a row share one deadline."""
         if self.is_entered_here() or is_own_thread():
             # See `shutdown`.
-            threads.start(lambda: self._shut_door(signal), "surgetank-shutdown", is_daemon=False)
+            threads.start_to_end(lambda: self._shut_door(signal), "surgetank-shutdown")
             return
         if self.is_ending_here():
             return

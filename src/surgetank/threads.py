@@ -100,6 +100,20 @@ def start(target: Callable[[], object], name: str, *, is_daemon: bool = True) ->
     return _Beneath(target) if _MONKEY in sys.modules else _Plain(target, name, is_daemon=is_daemon)
 
 
+def start_to_end(target: Callable[[], object], name: str) -> bool:
+    """
+    Start a thread that ends something, in place of a calling thread that may not wait; the interpreter waits for it.
+
+    Returns:
+        False if no thread can be started: the process is at its end, and its exit hooks do it, or has all the threads it may have.
+    """
+    try:
+        start(target, name, is_daemon=False)
+    except RuntimeError:
+        return False
+    return True
+
+
 class _Plain:
     """A thread as `threading` knows it."""
 

@@ -24,6 +24,9 @@ from surgetank.testing.tally import REQUESTS
 
 pytestmark = pytest.mark.slow
 
+# What a process exits with whose shared libraries are not found: the agent wants those of an interpreter that was built so.
+CANNOT_BE_LOADED = 127
+
 
 def agent_path():
     """Return the agent's path, or None where the wheel has no build for this platform."""
@@ -69,6 +72,8 @@ def rotel(tmp_path):
         agent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
             wait_for(lambda: accepts_connections(http) or agent.poll() is not None, 15)
+            if agent.poll() == CANNOT_BE_LOADED:
+                pytest.skip(f"the agent does not run with this interpreter: {agent.stderr.read().strip()}")
             assert agent.poll() is None, agent.stderr.read()
             yield {"http/protobuf": f"http://127.0.0.1:{http}", "grpc": f"http://127.0.0.1:{grpc}"}, collector
         finally:
