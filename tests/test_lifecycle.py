@@ -98,4 +98,5 @@ def test_a_sigterm_in_the_middle_of_a_change_at_the_interpreters_end_loses_nothi
 
         assert code == -15
         for each in ("spans", "logs"):
-            assert collector.report()[each]["unique"] in (100, 200)
+            # The signal comes again somewhere in the second hundred, where threads can still be started, and after it elsewhere.
+            assert 100 <= collector.report()[each]["unique"] <= 200

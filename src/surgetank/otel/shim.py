@@ -1,4 +1,4 @@
-"""The one module that names what OpenTelemetry keeps private, beside the attribute short cuts in `otlp/sdk.py`.
+"""The one module that does to OpenTelemetry what it keeps private; how its objects are read is in `otlp/sdk.py` (decision 15).
 
 Owns: no state. Threads: as each function says.
 Invariants: where a private name is gone, the fallback is the public behaviour, not an error.

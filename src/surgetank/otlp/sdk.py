@@ -1,4 +1,4 @@
-"""The SDK's objects, read fast: the one module that names private attributes of OpenTelemetry.
+"""The SDK's objects, read fast, by private attributes; what is done to the SDK is in `otel/shim.py` (decision 15).
 
 Owns: which types were recognised as the SDK's own.
 Threads: any.
