@@ -1,8 +1,9 @@
 """The threads that step the core: named daemon loops that sleep until rung or due.
 
-Owns: its thread, its bell, and the register of the threads that are ours.
+Owns: its thread, its bell, and the registers of the threads that are ours and of the loops that want one.
 Threads: `wake` from any thread, also from signal handlers and destructors.
-Invariants: a loop never dies of an exception; a loop that was reset in a forked child has no thread until it is woken.
+Invariants: a loop never dies of an exception; a loop that was reset in a forked child has no thread until it is woken;
+a loop's step is taken by one thread at a time.
 """
 
 from __future__ import annotations
@@ -31,8 +32,12 @@ REST_MAX: Final = 3600.0
 START_AGAIN: Final = 1.0
 # After a defect of ours, wait this long (seconds) rather than spin.
 REST_AFTER_DEFECT: Final = 1.0
+# How often whoever does the work of one thread looks for what another has done (seconds).
+REST_UNMANNED: Final = 0.02
 
 _own_threads: set[int] = set()
+_unstarted: set[Loop] = set()
+"""Loops that were woken when the system started no thread. Whichever loop is woken or steps next asks again for all of them."""
 
 
 def is_own_thread() -> bool:
@@ -96,6 +101,12 @@ def own_work(context: Callable[[], AbstractContextManager[object]]) -> Iterator[
             _own_threads.discard(ident)
 
 
+def start_unstarted() -> None:
+    """Ask again for the threads that the system did not start, where that is due."""
+    for loop in tuple(_unstarted):
+        loop._start()
+
+
 class Loop:
     """
     One background thread.
@@ -123,85 +134,187 @@ class Loop:
 
     def reset(self) -> None:
         """Forget the thread: construction, and a forked child, where only the forking thread lives on."""
-        self._thread: threads.Running | None = None
+        _unstarted.discard(self)
+        self._asked: threads.Running | None = None
+        """The thread that was asked for last: the one at work, unless a signal handler raised while it was started."""
+        self._shift: threads.Gate | None = None
+        """Open when the thread at work has ended; None before it has begun."""
+        self._ident = 0
+        # Held over each step. Re-entrant, for signal handlers, which find `_is_stepping`.
+        self._post = threads.new_rlock()
+        self._is_stepping = False
         # `SimpleQueue` is the one stdlib signal whose `put` is documented as re-entrant.
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._is_stopping = False
+        self._last_act: Callable[[], object] | None = None
         self._can_start = self._is_threaded
+        self._is_starting = False
         self._start_again_at: float | None = None
-        self._start_lock = threads.new_lock()
         self._has_failed = False
 
     @property
     def is_manned(self) -> bool:
         """Whether a thread does the work, or will: one that another thread is just starting counts."""
-        return self._can_start or (self._thread is not None and self._thread.is_alive())
+        return self._can_start or self._is_alive
 
     def wake(self) -> None:
         """Make the loop take its next step now, starting the thread if need be."""
-        if self._thread is None and self._can_start:
+        if _unstarted:
+            start_unstarted()
+        if not self._has_thread:
             self._start()
-        if self._thread is not None:
+        if self._has_thread:
             self._bell.put(None)
 
     @property
     def is_to_be_started_again(self) -> bool:
-        """Whether the system did not start its thread when it was last asked, and may another time."""
-        return self._can_start and self._thread is None and self._start_again_at is not None
+        """Whether no thread has come of its being woken, and one may another time."""
+        return self._can_start and not self._has_thread
 
     def give_up_starting(self) -> None:
         """Leave the work to whoever flushes, if the system starts no thread for us: the end is near, and it is the last chance."""
-        if self._thread is None and self._start_again_at is not None:
+        if not self._has_thread and self._start_again_at is not None:
             self._can_start = False
+            _unstarted.discard(self)
 
-    def stop(self) -> None:
-        """Let the thread end after its present step; does not wait for it."""
+    def step_here(self) -> float:
+        """Take a step on the calling thread where no thread does the work, nor anybody else just now; return as `step` does."""
+        if self.is_manned or not self._post.acquire(blocking=False):
+            return REST_UNMANNED
+        try:
+            if self._is_stepping:
+                # By whom we have interrupted.
+                return REST_UNMANNED
+            self._is_stepping = True
+            try:
+                return self._step()
+            finally:
+                self._is_stepping = False
+        finally:
+            self._post.release()
+
+    def stop(self, last_act: Callable[[], object] | None = None) -> None:
+        """
+        Let the thread end after its present step; does not wait for it.
+
+        Args:
+            last_act: What it does before it ends; a thread is started for that if there is none. Must bear being done twice.
+        """
+        if last_act is not None:
+            self._last_act = last_act
+            if not self._has_thread:
+                self._start()
         self._is_stopping = True
         self._can_start = False
+        _unstarted.discard(self)
         self._bell.put(None)
 
     def join(self, timeout: float) -> None:
         """Wait for a stopped thread, at most `timeout` seconds; not for ourselves."""
-        if self._thread is not None:
-            self._thread.join(max(0.0, timeout))
+        until = time.monotonic() + timeout
+        if self._asked is not None:
+            self._asked.join(max(0.0, timeout))
+        if self._shift is not None and self._ident != threads.get_ident():
+            self._shift.wait(until - time.monotonic())
+
+    def end(self, timeout: float, may_act_here: Callable[[float], bool]) -> bool:
+        """
+        Wait until a stopped loop has done its last act; without a thread, do it here.
+
+        Args:
+            timeout: Seconds to wait, at most.
+            may_act_here: Asked whether the act would not have to wait for anybody, after so many seconds at most.
+
+        Returns:
+            Whether it is done.
+        """
+        until = time.monotonic() + timeout
+        self.join(timeout)
+        if self._is_alive:
+            return False
+        if self._last_act is not None and not may_act_here(until - time.monotonic()):
+            return False
+        self._act_for_the_last_time()
+        return True
+
+    @property
+    def _has_thread(self) -> bool:
+        return self._asked is not None or self._shift is not None
+
+    @property
+    def _is_alive(self) -> bool:
+        if self._shift is not None:
+            return not self._shift.is_open
+        return self._asked is not None and self._asked.is_alive()
 
     def _start(self) -> None:
-        # Without waiting: whoever holds the lock is starting the thread.
+        # Without waiting: somebody else, or whom we have interrupted, may be starting the thread.
+        if not self._can_start or self._has_thread or self._is_starting:
+            return
         if self._start_again_at is not None and time.monotonic() < self._start_again_at:
             return
-        if not self._start_lock.acquire(blocking=False):
-            return
         try:
-            if self._thread is None:
-                self._thread = threads.start(self._run, self._name)
-                self._start_again_at = None
+            self._is_starting = True
+            # What a signal handler raises in here may come after the thread has begun, and before we know of it. Another is
+            # started the next time; whichever of the two comes second finds the post taken, and ends.
+            self._asked = threads.start(self._run, self._name)
+            _unstarted.discard(self)
         except RuntimeError as error:
             if "interpreter shutdown" in str(error):
                 # No thread can be started any more (since CPython 3.12); flush and
                 # shutdown then do the work on their caller's thread.
                 self._can_start = False
+                _unstarted.discard(self)
             else:
                 # The process, or its container, has as many threads as it may have: for the moment.
                 self._start_again_at = time.monotonic() + START_AGAIN
+                _unstarted.add(self)
         finally:
-            self._start_lock.release()
+            self._is_starting = False
 
     def _run(self) -> None:
         with self._context():
-            while not self._is_stopping:
-                try:
+            with self._post:
+                if self._shift is not None:
+                    return
+                self._ident = threads.get_ident()
+                self._shift = shift = threads.Gate()
+            try:
+                self._work()
+                self._act_for_the_last_time()
+            finally:
+                shift.open()
+
+    def _work(self) -> None:
+        while not self._is_stopping:
+            try:
+                with self._post:
                     rest = self._step()
-                except BaseException:
-                    # Of any kind: what a callback of the application's raises to end its own thread must not end ours.
-                    rest = REST_AFTER_DEFECT
-                    if not self._has_failed:
-                        self._has_failed = True
-                        say(_logger, logging.ERROR, "a defect in %s; it goes on", self._name, is_error=True)
-                if rest > 0:
-                    self._rest(min(rest, REST_MAX))
-                elif rest != PRESSING:
-                    # Offer the GIL to the application's threads.
-                    threads.sleep(0)
+            except BaseException:
+                # Of any kind: what a callback of the application's raises to end its own thread must not end ours.
+                rest = REST_AFTER_DEFECT
+                self._note_defect()
+            if _unstarted:
+                start_unstarted()
+                rest = min(rest, START_AGAIN)
+            if rest > 0:
+                self._rest(min(rest, REST_MAX))
+            elif rest != PRESSING:
+                # Offer the GIL to the application's threads.
+                threads.sleep(0)
+
+    def _act_for_the_last_time(self) -> None:
+        last_act, self._last_act = self._last_act, None
+        if last_act is not None:
+            try:
+                last_act()
+            except Exception:
+                self._note_defect()
+
+    def _note_defect(self) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            say(_logger, logging.ERROR, "a defect in %s; it goes on", self._name, is_error=True)
 
     def _rest(self, seconds: float) -> None:
         try:

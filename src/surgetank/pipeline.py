@@ -33,8 +33,6 @@ from surgetank.spool.spool import Spool
 
 # What the two threads get to end by themselves after shutdown has done its work (seconds).
 JOIN_TIMEOUT: Final = 0.2
-# How often whoever does the work of one thread looks for what the other has done (seconds).
-REST_UNMANNED: Final = 0.02
 # Below this fill an offer is not asked whether it may wait, which takes a microsecond.
 WAIT_AT: Final = 0.5
 # When everything is safe on disk and the endpoint was not answering anyway, shutdown knocks once more, for this long (seconds).
@@ -375,16 +373,17 @@ class Pipeline:
 
     def _run_unmanned(self) -> float:
         """Do what no thread does: each stage has one owner at a time."""
-        stages = ((self._sealer_loop, self.seal_step), (self._delivery_loop, self.deliver_step))
-        # One that has a thread is looked at again soon.
-        return min(REST_UNMANNED if loop.is_manned else step() for loop, step in stages)
+        return min(self._sealer_loop.step_here(), self._delivery_loop.step_here())
 
     def _wake_sealer(self) -> None:
         self._buffer.wake_at = 0
-        self._sealer_loop.wake()
-        if self._sealer_loop.is_to_be_started_again:
-            # Nobody has been woken, so the next offer tries again.
-            self._buffer.wake_at = 1
+        try:
+            self._sealer_loop.wake()
+        finally:
+            # Also when a signal handler has raised in there.
+            if self._sealer_loop.is_to_be_started_again:
+                # Nobody has been woken, so the next offer tries again.
+                self._buffer.wake_at = 1
 
     def _wake_delivery(self) -> None:
         self._delivery_loop.wake()

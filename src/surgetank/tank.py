@@ -274,9 +274,9 @@ class Tank:
             return False
         deadline = self._clock.monotonic() + max(0.0, timeout)
         if not self._is_threaded:
-            self._look_at_memory()
+            self._watcher.step_here()
             if self._disk is not None:
-                self._tend()
+                self._keeper.step_here()
         collected = self._sources.draw(timeout)
         if self._metric_reader is not None:
             left = deadline - self._clock.monotonic()

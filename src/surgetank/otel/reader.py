@@ -23,7 +23,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExpor
 from opentelemetry.sdk.metrics.view import Aggregation
 
 from surgetank import threads
-from surgetank.driver import Loop, is_own_thread
+from surgetank.driver import Loop, is_own_thread, start_unstarted
 from surgetank.lines import say
 from surgetank.model import FOREVER, Clock
 from surgetank.otel.shim import is_registered, prefer_as_exporter, renew_after_fork
@@ -128,6 +128,8 @@ class TankMetricReader(MetricReader):
         """
         if not is_registered(self):
             return True
+        # The ticker's, too, which only the other loops ask for again.
+        start_unstarted()
         done = threads.Gate()
 
         def collect() -> None:
