@@ -31,8 +31,12 @@ from surgetank.sealer import Sealer
 from surgetank.spool.dead_letters import DeadLetters
 from surgetank.spool.spool import Spool
 
-# What the two threads get to end by themselves after shutdown has done its work (seconds).
+# What a thread gets to end by itself after shutdown has done its work (seconds).
 JOIN_TIMEOUT: Final = 0.2
+# What the threads of all signals, side by side, get after the deadline to store what is left and to end (seconds).
+END_TIMEOUT: Final = 0.4
+# The share of a deadline that is for the disk, where nothing is written ahead.
+STORE_SHARE: Final = 0.1
 # Below this fill an offer is not asked whether it may wait, which takes a microsecond.
 WAIT_AT: Final = 0.5
 # When everything is safe on disk and the endpoint was not answering anyway, shutdown knocks once more, for this long (seconds).
@@ -92,6 +96,7 @@ class Pipeline:
         self._endpoint = endpoint
         self._buffer = Buffer(limits, on_work=self._wake_sealer)
         self._has_spool = spool is not None
+        self._store_share = STORE_SHARE if spool is not None and not is_write_ahead else 0.0
         self._on_stored = on_stored
         self._reservoir = Reservoir(
             self._buffer,
@@ -118,6 +123,7 @@ class Pipeline:
             compression=compression,
             is_closed_off=lambda: self._worker.is_closed_off,
             keep=self._keep,
+            take_back=self._reservoir.take_back,
             on_sealed=self._wake_delivery,
         )
         self._sealer_loop, self._delivery_loop = (
@@ -128,6 +134,10 @@ class Pipeline:
         self._shutdown_lock = threads.new_rlock()
         self.is_shut_down = False
         """Whether shutdown has begun."""
+        self._deadline = FOREVER
+        """Of the shutdown."""
+        self._end_by = FOREVER
+        """When not even the disk is waited for any longer; set when the threads are told to end."""
         self._estimate = codec.estimate
         self._is_critical = codec.is_critical if is_critical is None else _guarded(is_critical)
         self._offer = self._buffer.offer
@@ -223,10 +233,12 @@ class Pipeline:
             if self.is_shut_down:
                 return None
             self.is_shut_down = True
+        self._deadline = deadline
         self._buffer.close()
-        flush = self._buffer.begin_flush(deadline, is_content_with_safety=self._has_spool)
+        deliver_until = deadline - self._store_share * max(0.0, deadline - self._clock.monotonic())
+        flush = self._buffer.begin_flush(deliver_until, is_content_with_safety=self._has_spool)
         if not flush.is_over:
-            self._worker.hurry(self._last_attempt_until(deadline))
+            self._worker.hurry(self._last_attempt_until(deliver_until))
             for loop in (self._sealer_loop, self._delivery_loop):
                 loop.wake()
                 loop.give_up_starting()
@@ -236,6 +248,20 @@ class Pipeline:
         if self._reservoir.stores_everything and self._worker.is_closed_off:
             return min(deadline, self._clock.monotonic() + LAST_KNOCK)
         return deadline
+
+    def deliver_last(self, flush: Flush) -> None:
+        """Wait for the deliveries of a shutdown, until its deadline."""
+        self._wait(flush)
+
+    def stop(self) -> None:
+        """Have the threads end, and the last of them store what is left; does not wait for it."""
+        if self._end_by == FOREVER:
+            self._end_by = max(self._deadline, self._clock.monotonic()) + END_TIMEOUT
+        self._delivery_loop.stop()
+        # A request under way would keep its thread until it times out.
+        self._worker.abort()
+        # Not on the calling thread, which could not leave a disk that hangs.
+        self._sealer_loop.stop(self._store_last if self._has_spool else None)
 
     def end_shutdown(self, flush: Flush) -> int:
         """
@@ -252,17 +278,22 @@ class Pipeline:
         return given_up
 
     def _end(self) -> int:
-        self._sealer_loop.stop()
-        self._delivery_loop.stop()
-        # A request under way would keep its thread until it times out.
-        self._worker.abort()
-        self._sealer_loop.join(JOIN_TIMEOUT)
-        self._delivery_loop.join(JOIN_TIMEOUT)
-        self._reservoir.close()
+        self.stop()
+        has_ended = self._sealer_loop.end(self._left_to_end(), self._reservoir.is_free)
+        if not has_ended:
+            self._reservoir.give_up()
+        self._delivery_loop.join(min(JOIN_TIMEOUT, self._left_to_end()))
         given_up = self._buffer.abandon()
-        self._reservoir.close_files()
         self._sender.close()
         return given_up
+
+    def _left_to_end(self) -> float:
+        return max(0.0, self._end_by - self._clock.monotonic())
+
+    def _store_last(self) -> None:
+        # What is in flight may come back.
+        self._delivery_loop.join(min(JOIN_TIMEOUT, self._left_to_end()))
+        self._reservoir.close()
 
     def shutdown(self, timeout: float) -> bool:
         """
@@ -368,6 +399,9 @@ class Pipeline:
         # There are no threads, or the interpreter is ending and starts none any more.
         with self._context():
             while not flush.is_over and (left := flush.deadline - self._clock.monotonic()) > 0:
+                # Who hangs on the disk has to be waited for, and might be for ever.
+                if not self._reservoir.is_free(left):
+                    return
                 if (rest := self._run_unmanned()) > 0:
                     self._clock.sleep(min(rest, left))
 

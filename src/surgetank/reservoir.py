@@ -184,18 +184,28 @@ class Reservoir:
         return self._spool is not None and self._spool.has_available
 
     def close(self) -> None:
-        """Store what is in memory only, as far as that is wanted; no batch may be leased any more after that."""
+        """Store what is in memory only, as far as that is wanted, and let go of the files; no batch may be leased any more after that."""
         if self._spool is None:
             return
         self._tell_of_spills()
         self.save_unsaved()
         self._spool.sync()
         self._balance()
+        self._spool.close()
 
-    def close_files(self) -> None:
-        """Let go of the files."""
+    def is_free(self, timeout: float) -> bool:
+        """Whether nobody is busy with the disk, or in at most `timeout` seconds nobody is any more."""
+        return self._spool is None or self._spool.is_free(timeout)
+
+    def give_up(self) -> None:
+        """Store nothing more: who waited for the disk cannot wait any longer. Does not wait."""
         if self._spool is not None:
-            self._spool.close()
+            self._spool.give_up()
+
+    def take_back(self, held: HeldBatch) -> None:
+        """Have a batch that was stored and then not taken into memory, where it was given up meanwhile, not sent after all."""
+        if self._spool is not None and held.record is not None:
+            self._spool.ack(held.record)
 
     def after_fork_in_child(self) -> None:
         """Forget the parent's records."""

@@ -91,6 +91,7 @@ class Sealer:
     Args:
         is_closed_off: Asks whether batches cannot leave at the moment.
         keep: Called with each sealed batch before anybody else can have it, to store it.
+        take_back: Called with one that was given up while it was stored.
         on_sealed: Called after each sealed batch, to wake the delivery thread.
     """
 
@@ -104,6 +105,7 @@ class Sealer:
         compression: Compression,
         is_closed_off: Callable[[], bool],
         keep: Callable[[HeldBatch], None],
+        take_back: Callable[[HeldBatch], None],
         on_sealed: Callable[[], None],
     ) -> None:
         self._buffer = buffer
@@ -113,6 +115,7 @@ class Sealer:
         self._encoding = "identity" if compression == "none" else compression
         self._is_closed_off = is_closed_off
         self._keep = keep
+        self._take_back = take_back
         self._on_sealed = on_sealed
         self.reset()
 
@@ -232,8 +235,10 @@ class Sealer:
             # A defect on the way to disk, or in a user's key function, costs the batch its place there and nothing else:
             # what else is in this slice would be lost with it.
             self._note_defect()
-        self._buffer.sealed(held, released=open_batch.charge, next_seq=next_seq)
-        self._on_sealed()
+        if self._buffer.sealed(held, released=open_batch.charge, next_seq=next_seq):
+            self._on_sealed()
+        else:
+            self._take_back(held)
 
     def _note_defect(self) -> None:
         if not self._has_failed:

@@ -275,7 +275,7 @@ class Tank:
         deadline = self._clock.monotonic() + max(0.0, timeout)
         if not self._is_threaded:
             self._watcher.step_here()
-            if self._disk is not None:
+            if self._disk is not None and self._disk.is_free(timeout):
                 self._keeper.step_here()
         collected = self._sources.draw(timeout)
         if self._metric_reader is not None:
@@ -493,6 +493,11 @@ class Tank:
             # All begin before any is waited for: they deliver side by side.
             begun += [(pipeline, flush) for pipeline in pipelines if (flush := pipeline.begin_shutdown(deadline))]
             for pipeline, flush in begun:
+                pipeline.deliver_last(flush)
+            # They end side by side, too: a disk that hangs is waited for once.
+            for pipeline, _ in begun:
+                pipeline.stop()
+            for pipeline, flush in begun:
                 given_up += pipeline.end_shutdown(flush)
         except BaseException:
             # The application's signal handler raised out of the wait (Ctrl-C does). Nobody waits any more; no second
@@ -511,12 +516,13 @@ class Tank:
         return all(pipeline.is_shut_down for pipeline in self._pipelines.values())
 
     def _close_disk(self) -> None:
-        self._keeper.stop()
+        disk = self._disk
         self._watcher.stop()
-        self._keeper.join(JOIN_TIMEOUT)
+        if disk is not None:
+            # Where it hangs, the keeper lets go of the folder when it comes back, or the kernel does at the end.
+            self._keeper.stop(disk.close)
+            self._keeper.end(JOIN_TIMEOUT, disk.is_free)
         self._watcher.join(JOIN_TIMEOUT)
-        if self._disk is not None:
-            self._disk.close()
 
     def _report(self) -> None:
         """Log the law once, a clause for each signal that was used."""

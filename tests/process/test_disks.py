@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import subprocess
+import time
 
 import pytest
 
@@ -164,3 +166,86 @@ def test_a_link_in_place_of_the_folder_is_not_followed(collector, tmp_path):
     assert code == 0
     assert list(elsewhere.iterdir()) == []
     everything_arrived(collector, 100)
+
+
+# A disk as a network disk is whose server is gone: from a moment on, no call that reaches it returns.
+HANGING_DISK = """
+from surgetank.spool.filesystem import OsFile, OsFilesystem
+
+is_gone = threading.Event()
+def hanging(call):
+    def hang(*arguments):
+        if is_gone.is_set():
+            threading.Event().wait()
+        return call(*arguments)
+    return hang
+for name in ("write_at", "sync", "truncate", "read_at"):
+    setattr(OsFile, name, hanging(getattr(OsFile, name)))
+for name in ("create", "rename", "unlink", "remove_folder", "sync_folder", "names", "free_bytes"):
+    setattr(OsFilesystem, name, hanging(getattr(OsFilesystem, name)))
+
+began = []
+def watch_the_time(tank):
+    # Before `shutdown`, whoever calls it.
+    shut = tank._shut
+    def noting(*arguments):
+        began.append(time.monotonic())
+        return shut(*arguments)
+    tank._shut = noting
+    report = tank._report
+    def reporting():
+        report()
+        say(took=time.monotonic() - began[0], **books(tank))
+    tank._report = reporting
+"""
+
+
+@pytest.mark.parametrize("end", ["exit", "sigterm", "sys.exit", "multiprocessing"])
+@pytest.mark.parametrize("durability", ["os", "disk"])
+def test_a_process_whose_disk_hangs_ends_within_the_deadline(durability, end, tmp_path):
+    """Whichever way it ends, and whichever thread of ours hangs; the books balance, and the application works until then."""
+    program = (
+        HANGING_DISK
+        + {
+            "exit": "def main(): run()",
+            "sigterm": "def main(): run(); os.kill(os.getpid(), signal.SIGTERM); idle()",
+            "sys.exit": "def main(): run(); sys.exit(0)",
+            "multiprocessing": """
+import multiprocessing
+def main():
+    child = multiprocessing.get_context("fork").Process(target=run)
+    child.start(); child.join(20)
+    assert child.exitcode == 0, child.exitcode
+""",
+        }[end]
+        + """
+def run():
+    tank = install(shutdown_timeout=1.0)
+    watch_the_time(tank)
+    work(0, 200); time.sleep(0.6)
+    is_gone.set()
+    began = time.monotonic()
+    work(200, 200)
+    assert time.monotonic() - began < 1.0
+    # Until somebody hangs in it.
+    time.sleep(0.5)
+    work(400, 200)
+main()
+"""
+    )
+    began = time.monotonic()
+    process = start(
+        program, "http://127.0.0.1:9", **{**variables(tmp_path / "spool"), "SURGETANK_SPOOL_DURABILITY": durability}
+    )
+    code, said = ended(process)
+    took = time.monotonic() - began
+
+    assert code == (-signal.SIGTERM if end == "sigterm" else 0)
+    (books,) = said
+    assert books["took"] < 1.0 + 1.2
+    assert took < 15
+    for signal_books in (books["spans"], books["logs"]):
+        assert signal_books["offered"] == 600
+        assert signal_books["unaccounted"] == 0
+        assert signal_books["spooled"] >= 200
+        assert signal_books["spooled"] + sum(signal_books["dropped"].values()) == 600

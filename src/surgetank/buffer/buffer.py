@@ -380,7 +380,7 @@ class Buffer:
                     self._between_seq.pop(lane, None)
                 self._check_flushes()
 
-    def sealed(self, held: HeldBatch, *, released: int, next_seq: int | None) -> None:
+    def sealed(self, held: HeldBatch, *, released: int, next_seq: int | None) -> bool:
         """
         Queue a sealed batch in exchange for the charge of its parts.
 
@@ -388,10 +388,13 @@ class Buffer:
             held: The batch.
             released: What its parts were charged for.
             next_seq: The lowest offer number that is still being encoded in its lane, None when nothing is.
+
+        Returns:
+            False when everything was given up meanwhile, and its items with it.
         """
         with self._lock, self._section:
             if self._is_abandoned:
-                return
+                return False
             lane = held.batch.lane
             self._between[lane] -= held.batch.items
             assert self._between[lane] >= 0
@@ -403,6 +406,7 @@ class Buffer:
             self._between_bytes -= released
             self._queue.append(held)
             self._books.charge(0, held.memory_bytes - released)
+            return True
 
     def waiting(self) -> tuple[int, int]:
         """Return how many objects wait to be encoded: in the normal lane, in the critical lane."""

@@ -70,6 +70,10 @@ class Disk:
         for spool in self.spools.values():
             spool.adopt(estate, names)
 
+    def is_free(self, timeout: float) -> bool:
+        """Whether nobody is busy with it, or in at most `timeout` seconds nobody is any more."""
+        return self.folder.is_free(timeout)
+
     def close(self) -> None:
         """Let go of the folder; what is left can be adopted at once."""
         with self.folder.entered():

@@ -134,6 +134,7 @@ class Folder:
         """Folders that are being made, and when they were first seen (monotonic seconds)."""
         self._down_until: float | None = None
         self._lines: deque[tuple[int, str]] = deque()
+        self._has_hung = False
         self.is_closed = False
 
     def join(self, member: Member) -> None:
@@ -151,6 +152,20 @@ class Folder:
             except IndexError:
                 return  # Another thread of ours has just said the last one.
             say(_logger, level, line)
+
+    def is_free(self, timeout: float) -> bool:
+        """Whether nobody is busy with the disk, or in at most `timeout` seconds nobody is any more."""
+        if not self._lock.acquire(timeout=max(0.0, timeout)):
+            return False
+        self._lock.release()
+        return True
+
+    def hangs(self) -> None:
+        """Say, once, that somebody waits for the disk who cannot wait any longer; without the lock, which is what is waited for."""
+        if not self._has_hung:
+            self._has_hung = True
+            line = "the spool at %s does not answer; what is not stored there by now is given up"
+            say(_logger, logging.WARNING, line, self.path)
 
     def say(self, level: int, line: str) -> None:
         """Have a line logged when the lock is free."""

@@ -98,6 +98,7 @@ class Spool:
         """Segments that the disk could not read, and when to try again (monotonic seconds)."""
         self._recovered = 0
         self._lost: dict[DropReason, int] = {}
+        self._is_given_up = False
 
     def append(self, batch: Batch) -> Record | None:
         """
@@ -108,7 +109,7 @@ class Spool:
         """
         folder = self._folder
         with folder.entered():
-            if not folder.may_write():
+            if self._was_given_up() or not folder.may_write():
                 return None
             try:
                 segment = self._segment_for(batch.lane, len(batch.body))
@@ -117,6 +118,10 @@ class Spool:
                 record = self._write(segment, batch)
             except OSError as error:
                 folder.failed(error)
+                return None
+            if self._was_given_up():
+                # Meanwhile, and the batch is counted as lost.
+                self._done(record)
                 return None
             record.is_held = True
             segment.pin(record)
@@ -208,7 +213,7 @@ class Spool:
             has_room: Asked whether a batch of so many items and bytes may be read into memory.
         """
         with self._folder.entered():
-            if self._folder.is_closed:
+            if self._is_given_up or self._folder.is_closed:
                 return None
             for lane in (Lane.CRITICAL, Lane.NORMAL):
                 for segment in list(self._line[lane]):
@@ -629,6 +634,19 @@ class Spool:
         """Return the items that wait on disk alone."""
         with self._folder.entered():
             return sum(segment.available_items for line in self._line.values() for segment in line)
+
+    def is_free(self, timeout: float) -> bool:
+        """Whether nobody is busy with the disk, or in at most `timeout` seconds nobody is any more."""
+        return self._folder.is_free(timeout)
+
+    def give_up(self) -> None:
+        """Take no more batches, nor return any, without waiting for whoever is busy; what is just being stored is taken back."""
+        self._is_given_up = True
+        self._folder.hangs()
+
+    def _was_given_up(self) -> bool:
+        # Asked, and not looked at: another thread says so at any moment.
+        return self._is_given_up
 
     def close(self) -> None:
         """Seal what is open, so that whoever adopts it need not scan it; close the files."""

@@ -1,12 +1,13 @@
-"""A file system in memory that forgets what was not synced, tears writes, and fails or stops at any call on order.
+"""A file system in memory that forgets what was not synced, tears writes, and fails, hangs or stops at any call on order.
 
 Owns: its files, twice: as the processes see them, and as the disk would have them after the loss of power.
-Threads: single-threaded tests.
+Threads: one at a time, as the folder's lock has it.
 Invariants: what was synced is never lost, and what a failed sync gave up is never written; `tests/contracts`
 holds it to the same contract as the operating system's.
 
     filesystem = MemoryFilesystem()
     filesystem.faults.append(Fault("write", error=errno.ENOSPC, times=3))   # the next three writes fail
+    filesystem.hangs.append(hang := Hang("sync"))                            # the next sync waits for `hang.released`
     filesystem.stop_at = 17                                                  # the seventeenth call stops the process
     filesystem.die()                                                         # as `kill -9`: locks are dropped
     filesystem.lose_power(random.Random(1))                                  # only what was synced is sure to be left
@@ -22,8 +23,11 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 
 from surgetank.spool.filesystem import File
+from surgetank.threads import Gate
 
 _SECTOR = 512
+# A test that forgets to release a call gets it back after so long (seconds).
+_HANG_MAX = 60.0
 
 
 class Stopped(BaseException):
@@ -45,6 +49,20 @@ class Fault:
     """Only where the path ends with this."""
     torn: float = 0.0
     """Of a write, the share that is written all the same."""
+
+
+@dataclass(slots=True, eq=False)
+class Hang:
+    """A call that does not come back until it is released, as on a network disk that is gone; then it is done."""
+
+    operation: str
+    """As a fault's."""
+    path: str = ""
+    """Only where the path ends with this."""
+    reached: Gate = field(default_factory=Gate)
+    """Opened when somebody hangs."""
+    released: Gate = field(default_factory=Gate)
+    """To be opened."""
 
 
 @dataclass(slots=True, eq=False)
@@ -117,6 +135,7 @@ class _Disk:
     def __init__(self) -> None:
         self.root = _Folder()
         self.faults: list[Fault] = []
+        self.hangs: list[Hang] = []
         self.free = 1 << 40
         self.open: list[MemoryFile] = []
 
@@ -182,6 +201,7 @@ class MemoryFilesystem:
         self._disk = _Disk() if disk is None else disk
         self.files = _Files(self._disk.root)
         self.faults = self._disk.faults
+        self.hangs = self._disk.hangs
         self.calls: list[str] = []
         """The names of this process's calls that change something, in order: the points where it may stop."""
         self.stop_at: int | None = None
@@ -347,6 +367,10 @@ class MemoryFilesystem:
             raise _error(fault.error, path)
 
     def _fault(self, operation: str, path: str) -> Fault | None:
+        for hang in self.hangs:
+            if hang.operation in (operation, "*") and path.endswith(hang.path):
+                hang.reached.open()
+                hang.released.wait(_HANG_MAX)
         for fault in self.faults:
             if fault.operation in (operation, "*") and path.endswith(fault.path) and fault.times:
                 fault.times -= 1
