@@ -8,8 +8,6 @@ from opentelemetry.trace import TraceState
 from surgetank.otlp.probability import (
     RANDOMNESS,
     THRESHOLD_MAX,
-    Randomness,
-    merge_threshold,
     sub_keys,
     thinned,
     threshold_of_one_in,
@@ -67,7 +65,6 @@ def test_a_threshold_is_merged_into_what_others_have_written(before, after):
 
     assert kept == after
     assert list(kept) == list(after)
-    assert merge_threshold(before, QUARTER) == after
 
 
 @pytest.mark.parametrize("value", ["th:c", "th:d", "th:ffc;rv:00000000000000", "k:1;th:C"])
@@ -76,15 +73,12 @@ def test_who_has_passed_as_much_before_passes_as_they_are(value):
     before = {"congo": "1", "ot": value}
 
     assert thinned(LOW, before, QUARTER) is before
-    assert merge_threshold(before, QUARTER) is before
 
 
 def test_explicit_randomness_wins_over_the_trace_id():
     """Whoever wrote it knows that the trace id is not random."""
     assert thinned(HIGH, {"ot": "rv:00000000000000"}, QUARTER) is None
     assert thinned(LOW, {"ot": "rv:ffffffffffffff"}, QUARTER) is not None
-    assert not Randomness.of(HIGH, {"ot": "rv:00000000000000"}).passes(1)
-    assert Randomness.of((1 << 127) | 5, {}).value == 5
 
 
 @given(trace_id=st.integers(0, 2**128 - 1), threshold=st.integers(1, THRESHOLD_MAX - 1))

@@ -53,29 +53,6 @@ def sub_keys(value: Any) -> dict[str, str]:
     return found
 
 
-class Randomness:
-    """
-    A trace's own: the same for whoever knows the trace.
-
-    Args:
-        value: 56 bits.
-    """
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: int) -> None:
-        self.value = value
-
-    @classmethod
-    def of(cls, trace_id: int, trace_state: Mapping[str, str]) -> Randomness:
-        """Return what a tracestate says in `rv`, else the lowest 56 bits of the trace id."""
-        return cls(_randomness(trace_id, sub_keys(trace_state.get("ot"))))
-
-    def passes(self, threshold: int) -> bool:
-        """Whether a trace is kept at this threshold."""
-        return self.value >= threshold
-
-
 def thinned(trace_id: int, trace_state: Mapping[str, str], threshold: int) -> Mapping[str, str] | None:
     """
     Return the tracestate with which a span is kept, or None when it is not.
@@ -92,12 +69,6 @@ def thinned(trace_id: int, trace_state: Mapping[str, str], threshold: int) -> Ma
     if _randomness(trace_id, known) < threshold:
         return None
     return _merged(trace_state, known, threshold)
-
-
-def merge_threshold(trace_state: Mapping[str, str], threshold: int) -> Mapping[str, str]:
-    """Return a tracestate that says that this threshold was passed too, as it is where a higher one was passed before."""
-    known = sub_keys(trace_state.get("ot"))
-    return trace_state if _threshold(known) >= threshold else _merged(trace_state, known, threshold)
 
 
 def _randomness(trace_id: int, known: Mapping[str, str]) -> int:
