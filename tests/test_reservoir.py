@@ -279,6 +279,16 @@ def test_only_critical_batches_are_stored_where_that_is_asked_for():
     assert heir_of(tank).stats.recovered == 3
 
 
+def test_where_nothing_is_written_ahead_the_disk_has_its_share_of_the_deadline():
+    """Deliveries end before it, or nothing could be stored in time."""
+    ahead, late = rig(), rig(spool={"durability": "memory"})
+    for tank in (ahead, late):
+        tank.offer(1)
+
+    assert ahead.pipeline.begin_shutdown(ahead.clock.monotonic() + 10.0).deadline == ahead.clock.monotonic() + 10.0
+    assert late.pipeline.begin_shutdown(late.clock.monotonic() + 10.0).deadline == late.clock.monotonic() + 9.0
+
+
 def test_durability_memory_writes_nothing_ahead():
     """Only when memory fills up, and at the end."""
     tank = rig(otherwise=silence(), spool={"durability": "memory"})
