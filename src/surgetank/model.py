@@ -136,6 +136,8 @@ class HeldBatch:
     """How many batches had been delivered when it was last refused; -1 before that."""
     family: Family | None = None
     """Shared by the parts of a batch that the receiver refused for good."""
+    first_attempt_at: float | None = None
+    """When this process first tried it (monotonic seconds)."""
     due_at: float = float("-inf")
     """Set aside until then (monotonic seconds), so that it does not block the line."""
     record: StoredRecord | None = None
@@ -189,6 +191,17 @@ class Verdict:
     """False when no answer came at all: evidence about the endpoint, for every signal that uses it."""
     message: str = ""
     """What the receiver said, shortened; for the log line, never parsed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt at delivering a batch, as whoever measures deliveries hears of it."""
+
+    verdict: Verdict
+    seconds: float
+    """How long the sender took."""
+    operation_seconds: float | None
+    """From the batch's first attempt in this process to its end; None while it has not come to its end."""
 
 
 class Sender(Protocol):
@@ -246,7 +259,7 @@ class Clock(Protocol):
         """Let that much time pass on the calling thread."""
 
 
-def _no_drops() -> Mapping[str, int]:
+def _none_counted() -> Mapping[str, int]:
     return MappingProxyType({})
 
 
@@ -262,8 +275,12 @@ class SignalStats:
     """Taken by the receiver."""
     rejected: int = 0
     """Refused for good by the receiver."""
-    dropped: Mapping[str, int] = field(default_factory=_no_drops)
+    rejected_by_cause: Mapping[str, int] = field(default_factory=_none_counted)
+    """What `rejected` is made up of: by status code, or `rejected` for items of a request that was taken."""
+    dropped: Mapping[str, int] = field(default_factory=_none_counted)
     """Given up by us, by reason (`DropReason` values)."""
+    dropped_bytes: Mapping[str, int] = field(default_factory=_none_counted)
+    """Bytes that those were charged for, by reason; what is damaged on disk counts as 0."""
     queued: int = 0
     """Held in memory, waiting: as objects, encoded or sealed."""
     in_flight: int = 0
@@ -276,8 +293,20 @@ class SignalStats:
     """Held in memory now, over all copies."""
     memory_peak_bytes: int = 0
     """The most that was ever held."""
+    max_size: int = 0
+    """Items that memory may hold at the moment: the limit, as far as memory pressure leaves it."""
+    max_memory_bytes: int = 0
+    """Bytes that memory may hold at the moment, likewise."""
+    spool_bytes: int = 0
+    """Taken on disk, in files."""
+    oldest_age: float = 0.0
+    """Seconds since the oldest of what waits, in memory or on disk, was sealed or, before that, encoded; 0 when nothing waits."""
+    sampling_ratio: float = 1.0
+    """The part of the traces that the strategy `sampling` keeps at the moment; 1 is all."""
     breaker: BreakerState = BreakerState.CLOSED
     """The circuit breaker's state."""
+    trouble: str = ""
+    """Why the last attempt failed (a status code or an error's kind, and what the receiver said); empty when it did not."""
 
     @property
     def unaccounted(self) -> int:
@@ -297,3 +326,5 @@ class TankStats:
     """The part of the memory limit that is used; 0 when nothing is known."""
     scale: float = 1.0
     """The part of their full size that the buffers may have at the moment."""
+    is_spool_down: bool = False
+    """Whether the disk could not be written when it was last tried."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Final
 
 from surgetank import threads
@@ -24,7 +25,7 @@ from surgetank.delivery.endpoint import Endpoint, Member
 from surgetank.delivery.outlet import Outlet
 from surgetank.delivery.worker import Worker
 from surgetank.driver import Loop, is_own_thread, may_wait, own_work
-from surgetank.model import FOREVER, Clock, ForkAware, HeldBatch, Sender, SignalStats
+from surgetank.model import FOREVER, Attempt, Clock, ForkAware, HeldBatch, Sender, SignalStats, Verdict
 from surgetank.otlp.codec import Codec
 from surgetank.reservoir import Reservoir
 from surgetank.sealer import Sealer
@@ -88,6 +89,8 @@ class Pipeline:
         on_stored: Callable[[], None] = lambda: None,
     ) -> None:
         self.signal: Final = codec.signal
+        self.measure: Callable[[Attempt], None] = lambda _: None
+        """Told of each attempt at delivery, on the delivery thread."""
         self.limits: Final = limits
         self._clock = clock
         # Threads of ours are known as such, so that what libraries log on them is not taken for the application's.
@@ -113,6 +116,7 @@ class Pipeline:
             endpoint,
             clock,
             timeout=timeout,
+            measure=self._measure,
         )
         self._worker = self._make_worker()
         self._sealer = Sealer(
@@ -180,8 +184,23 @@ class Pipeline:
                 self.offer(item)
 
     def stats(self) -> SignalStats:
-        """Return a consistent snapshot of the books."""
-        return self._buffer.stats(self._worker.breaker)
+        """Return a consistent snapshot of the books, and beside it what is no matter of counting. Never waits for the disk."""
+        worker = self._worker
+        return replace(
+            self._buffer.stats(worker.breaker),
+            spool_bytes=self._reservoir.spool_bytes,
+            oldest_age=self._oldest_age(),
+            sampling_ratio=1.0 if self._thinning is None else 1 / 2**self._thinning.level,
+            trouble="" if worker.trouble is None else _said(worker.trouble),
+        )
+
+    def _measure(self, attempt: Attempt) -> None:
+        # Asked for each time: whoever measures may come later than the worker.
+        self.measure(attempt)
+
+    def _oldest_age(self) -> float:
+        sealed, opened = self._reservoir.oldest_sealed(), self._sealer.opened_at()
+        return max(0.0, self._clock.now() - sealed, self._clock.monotonic() - opened)
 
     @property
     def is_closed_off(self) -> bool:
@@ -424,6 +443,10 @@ class Pipeline:
 
     def _join_endpoint(self) -> None:
         self._endpoint.join(Member(self.signal, self._worker, self.stats, self._buffer.has_left))
+
+
+def _said(verdict: Verdict) -> str:
+    return f"{verdict.cause}: {verdict.message}" if verdict.message else verdict.cause
 
 
 def _guarded(is_critical: Callable[[Any], bool]) -> Callable[[Any], bool]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
-from surgetank.buffer.buffer import Buffer
+from surgetank.buffer.buffer import PARTIALLY_REJECTED, Buffer
 from surgetank.config import Persist
 from surgetank.model import BATCH_OVERHEAD, FAR, Clock, DropReason, HeldBatch, Lane, Verdict
 from surgetank.spool.dead_letters import DeadLetters
@@ -148,15 +148,16 @@ class Reservoir:
         """Close a lease, as `Buffer.settle` does; `refusal` says why items were refused, to be noted beside them."""
         if refusal is not None and rejected and not parts and self._dead_letters is not None:
             self._dead_letters.bury(held.batch, refusal)
+        cause = PARTIALLY_REJECTED if refusal is None else refusal.cause
         if self._spool is None:
-            self._buffer.settle(held, delivered=delivered, rejected=rejected, parts=parts)
+            self._buffer.settle(held, delivered=delivered, rejected=rejected, parts=parts, cause=cause)
             return
         if parts and held.record is not None:
             # First the parts, then the end of the whole: a crash in between repeats it.
             records = self._spool.replace(held.record, [part.batch for part in parts])
             for part, record in zip(parts, records, strict=True):
                 part.record = record
-        is_closed = self._buffer.settle(held, delivered=delivered, rejected=rejected, parts=parts)
+        is_closed = self._buffer.settle(held, delivered=delivered, rejected=rejected, parts=parts, cause=cause)
         if is_closed and not parts and held.record is not None:
             self._spool.ack(held.record)
         self._balance()
@@ -182,6 +183,16 @@ class Reservoir:
     def has_backlog(self) -> bool:
         """Whether something waits on disk alone."""
         return self._spool is not None and self._spool.has_available
+
+    def oldest_sealed(self) -> float:
+        """Return when the oldest batch that is held was sealed, in seconds since the epoch; infinity when there is none."""
+        oldest = self._buffer.oldest_sealed()
+        return oldest if self._spool is None else min(oldest, self._spool.oldest_available())
+
+    @property
+    def spool_bytes(self) -> int:
+        """What is taken on disk."""
+        return 0 if self._spool is None else self._spool.used_bytes
 
     def close(self) -> None:
         """Store what is in memory only, as far as that is wanted, and let go of the files; no batch may be leased any more after that."""
@@ -228,6 +239,7 @@ class Reservoir:
                 return  # Another thread of ours has just taken the last one.
             if held.record is not None and not self._spool.release(held.record, held):
                 # Its record went between memory's look at it and now.
+                # Memory has let go of its body already, so its size is not known any more.
                 self._buffer.changed_on_disk(recovered=0, lost={DropReason.SPOOL_FULL: held.batch.items})
 
     def _balance(self) -> None:
@@ -235,4 +247,6 @@ class Reservoir:
         assert self._spool is not None
         changes = self._spool.changes()
         if changes.recovered or changes.lost:
-            self._buffer.changed_on_disk(recovered=changes.recovered, lost=changes.lost)
+            self._buffer.changed_on_disk(
+                recovered=changes.recovered, lost=changes.lost, lost_bytes=changes.lost_bytes
+            )

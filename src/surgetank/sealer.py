@@ -68,20 +68,27 @@ class _Exchange:
     released: int = 0
     charged: int = 0
     failed: int = 0
+    failed_bytes: int = 0
     failed_seq: int = 0
 
-    def fail(self, seq: int) -> None:
+    def fail(self, seq: int, charge: int) -> None:
         """Count an object that cannot be encoded; offer numbers come in ascending order."""
         self.failed_seq = self.failed_seq or seq
         self.failed += 1
+        self.failed_bytes += charge
 
     def settle(self, buffer: Buffer, lane: Lane) -> None:
         """Tell the buffer, and start anew."""
         if self.released:
             buffer.encoded(
-                lane, released=self.released, charged=self.charged, failed=self.failed, failed_seq=self.failed_seq
+                lane,
+                released=self.released,
+                charged=self.charged,
+                failed=self.failed,
+                failed_bytes=self.failed_bytes,
+                failed_seq=self.failed_seq,
             )
-            self.released = self.charged = self.failed = self.failed_seq = 0
+            self.released = self.charged = self.failed = self.failed_bytes = self.failed_seq = 0
 
 
 class Sealer:
@@ -199,7 +206,7 @@ class Sealer:
                 # Twice: the bytes now and their compressed copy when they are sealed.
                 size = 2 * open_batch.request.add(item)
             except Exception:
-                exchange.fail(seq)
+                exchange.fail(seq, charge)
                 open_batch = self._open.get(lane)
             else:
                 self._open[lane] = open_batch
@@ -215,7 +222,12 @@ class Sealer:
             body = compress(request.pieces(), self._encoding)
         except Exception:
             self._buffer.encoded(
-                lane, released=open_batch.charge, charged=0, failed=request.items, failed_seq=open_batch.first_seq
+                lane,
+                released=open_batch.charge,
+                charged=0,
+                failed=request.items,
+                failed_bytes=open_batch.charge,
+                failed_seq=open_batch.first_seq,
             )
             return
         batch = Batch(
@@ -239,6 +251,10 @@ class Sealer:
             self._on_sealed()
         else:
             self._take_back(held)
+
+    def opened_at(self) -> float:
+        """Return when the oldest request under construction was begun (monotonic seconds); infinity when there is none. Any thread."""
+        return min((each.opened_at for each in list(self._open.values())), default=FOREVER)
 
     def _note_defect(self) -> None:
         if not self._has_failed:

@@ -78,7 +78,7 @@ class Full:
         self.looks += 1
         return self.fill
 
-    def thin_out(self):
+    def thin_out(self, estimate):
         self.counted += 1
 
 

@@ -8,6 +8,7 @@ counted where it is held, so that the law is a check and not a definition.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from surgetank.model import BreakerState, DropReason, SignalStats
@@ -21,7 +22,11 @@ class Books:
         self.recovered = 0
         self.delivered = 0
         self.rejected = 0
+        self.rejected_by_cause: dict[str, int] = {}
+        """What `rejected` is made up of, by what the receiver answered."""
         self.dropped: dict[DropReason, int] = {}
+        self.dropped_bytes: dict[DropReason, int] = {}
+        """What the dropped items were charged for, as far as that was known."""
         self.spooled = 0
         """On disk and not in memory: told by whoever moves them."""
         self.memory_items = 0
@@ -43,11 +48,27 @@ class Books:
         if self.memory_bytes > self.memory_peak_bytes:
             self.memory_peak_bytes = self.memory_bytes
 
-    def drop(self, reason: DropReason, items: int) -> None:
-        """Count items that are given up."""
+    def drop(self, reason: DropReason, items: int, size: int) -> None:
+        """Count items that are given up, and the bytes that they were charged for."""
         self.dropped[reason] = self.dropped.get(reason, 0) + items
+        self.dropped_bytes[reason] = self.dropped_bytes.get(reason, 0) + size
 
-    def snapshot(self, *, queued: int, in_flight: int, stored: int, breaker: BreakerState) -> SignalStats:
+    def reject(self, items: int, cause: str) -> None:
+        """Count items that the receiver refused for good."""
+        if items:
+            self.rejected += items
+            self.rejected_by_cause[cause] = self.rejected_by_cause.get(cause, 0) + items
+
+    def snapshot(
+        self,
+        *,
+        queued: int,
+        in_flight: int,
+        stored: int,
+        max_size: int,
+        max_memory_bytes: int,
+        breaker: BreakerState,
+    ) -> SignalStats:
         """Return the books as one immutable record."""
         self._note_peak()
         return SignalStats(
@@ -55,12 +76,20 @@ class Books:
             recovered=self.recovered,
             delivered=self.delivered,
             rejected=self.rejected,
-            dropped=MappingProxyType({reason.value: count for reason, count in self.dropped.items()}),
+            rejected_by_cause=MappingProxyType(dict(self.rejected_by_cause)),
+            dropped=_by_name(self.dropped),
+            dropped_bytes=_by_name(self.dropped_bytes),
             queued=queued,
             in_flight=in_flight,
             spooled=self.spooled,
             stored=stored,
             memory_bytes=self.memory_bytes,
             memory_peak_bytes=self.memory_peak_bytes,
+            max_size=max_size,
+            max_memory_bytes=max_memory_bytes,
             breaker=breaker,
         )
+
+
+def _by_name(counts: Mapping[DropReason, int]) -> Mapping[str, int]:
+    return MappingProxyType({reason.value: count for reason, count in counts.items()})

@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from surgetank import threads
@@ -35,13 +36,17 @@ from surgetank.buffer.queue import BatchQueue
 from surgetank.config import SignalLimits
 from surgetank.model import FAR, FOREVER, BreakerState, DropReason, HeldBatch, Lane, SignalStats, StoredRecord
 
+# Semconv's `error.type` for items that the receiver refused of a batch that it took.
+PARTIALLY_REJECTED: Final = "rejected"
+NO_BYTES: Final[Mapping[DropReason, int]] = MappingProxyType({})
+
 # At most so many bytes of objects are encoded at a time; of a tiny budget, a sixteenth.
 SLICE_BYTES: Final = 256 * 1024
 # As much again and again is kept free of waiting objects: for the bytes that come of a
 # slice, and for joining small pieces before they are compressed.
 SCRATCH_SLICES: Final = 3
-# In the place of a charge: an item that was thinned out and is only to be counted.
-THINNED_OUT: Final = -1
+# In the place of an item that was thinned out and is only to be counted.
+THINNED_OUT: Final = object()
 
 
 class _Section:
@@ -258,29 +263,29 @@ class Buffer:
         if wake_at and (is_critical or len(self._intake.normal) >= wake_at):
             self._on_work()
 
-    def thin_out(self) -> None:
-        """Count an item as offered and as thinned out (`sampling.py`). Never raises, never waits."""
+    def thin_out(self, estimate: int) -> None:
+        """Count an item of that size as offered and as thinned out (`sampling.py`). Never raises, never waits."""
         is_visitor = self._lock._is_owned()
         with self._lock:
             if is_visitor:
-                self._parked.append((None, THINNED_OUT, False))
+                self._parked.append((THINNED_OUT, estimate, False))
                 return
             self._section.restart()
             with self._section:
-                self._admit(None, THINNED_OUT, False)
+                self._admit(THINNED_OUT, estimate, False)
 
     def _admit(self, item: Any, charge: int, is_critical: bool) -> None:
         """Admit with every rule applied: when something is full, or the offer had to be parked."""
         books = self._books
         books.offered += 1
         if self._is_closed:
-            books.drop(DropReason.ALREADY_SHUTDOWN, 1)
+            books.drop(DropReason.ALREADY_SHUTDOWN, 1, charge)
             return
-        if charge == THINNED_OUT:
-            books.drop(DropReason.SAMPLED, 1)
+        if item is THINNED_OUT:
+            books.drop(DropReason.SAMPLED, 1, charge)
             return
         if charge > self._admit_bytes:
-            books.drop(DropReason.TOO_LARGE, 1)
+            books.drop(DropReason.TOO_LARGE, 1, charge)
             return
         lane = Lane.CRITICAL if is_critical else Lane.NORMAL
         reason = self._lacks(charge)
@@ -291,7 +296,7 @@ class Buffer:
             self._evict(victim, reason)
             reason = self._lacks(charge)
         if reason is not None:
-            books.drop(reason, 1)
+            books.drop(reason, 1, charge)
             return
         books.charge(1, charge)
         self._intake.append((item, charge, books.offered), lane)
@@ -310,7 +315,7 @@ class Buffer:
         else:
             items, size, seq = 1, victim[1], victim[2]
         self._books.charge(-items, -size)
-        self._books.drop(reason, items)
+        self._books.drop(reason, items, size)
         self._flushes.lose(seq)
 
     def _spill_one(self) -> bool:
@@ -355,7 +360,9 @@ class Buffer:
                 self._between_seq.setdefault(lane, taken[0][2])
             return lane, taken
 
-    def encoded(self, lane: Lane, *, released: int, charged: int, failed: int, failed_seq: int) -> None:
+    def encoded(
+        self, lane: Lane, *, released: int, charged: int, failed: int, failed_bytes: int, failed_seq: int
+    ) -> None:
         """
         Exchange the charge of encoded objects for that of their bytes.
 
@@ -364,6 +371,7 @@ class Buffer:
             released: The objects' charge.
             charged: What their bytes are charged for until sealed.
             failed: How many of them could not be encoded and are dropped.
+            failed_bytes: What those were charged for.
             failed_seq: The lowest offer number among those.
         """
         with self._lock, self._section:
@@ -374,7 +382,7 @@ class Buffer:
             self._books.charge(-failed, charged - released)
             if failed:
                 self._between[lane] -= failed
-                self._books.drop(DropReason.UNENCODABLE, failed)
+                self._books.drop(DropReason.UNENCODABLE, failed, failed_bytes)
                 self._flushes.lose(failed_seq)
                 if not self._between[lane]:
                     self._between_seq.pop(lane, None)
@@ -476,14 +484,16 @@ class Buffer:
                 self._books.charge(-held.batch.items, -size)
                 self._books.spooled += held.batch.items
 
-    def changed_on_disk(self, *, recovered: int, lost: Mapping[DropReason, int]) -> None:
+    def changed_on_disk(
+        self, *, recovered: int, lost: Mapping[DropReason, int], lost_bytes: Mapping[DropReason, int] = NO_BYTES
+    ) -> None:
         """Take note of what was found on disk, and of what waits there no more."""
         with self._lock, self._section:
             self._books.recovered += recovered
             self._books.spooled += recovered
             for reason, items in lost.items():
                 self._books.spooled -= items
-                self._books.drop(reason, items)
+                self._books.drop(reason, items, lost_bytes.get(reason, 0))
                 self._flushes.lose(0)
             self._check_flushes()
 
@@ -535,7 +545,15 @@ class Buffer:
             size = books.memory_bytes - sum(held.memory_bytes for held in stored)
             return max(items / max(1, self._max_items), size / self._admit_bytes)
 
-    def settle(self, held: HeldBatch, *, delivered: int, rejected: int, parts: Sequence[HeldBatch] = ()) -> bool:
+    def settle(
+        self,
+        held: HeldBatch,
+        *,
+        delivered: int,
+        rejected: int,
+        parts: Sequence[HeldBatch] = (),
+        cause: str = PARTIALLY_REJECTED,
+    ) -> bool:
         """
         Close a lease: its items were delivered, rejected, or live on in smaller batches.
 
@@ -544,6 +562,7 @@ class Buffer:
             delivered: Items that the receiver took.
             rejected: Items that it refused for good.
             parts: Batches that hold the remaining items.
+            cause: What the receiver answered, where it refused the batch.
 
         Returns:
             False when the lease was given up meanwhile; then nothing happens.
@@ -554,7 +573,7 @@ class Buffer:
             left = sum(part.batch.items for part in parts)
             assert delivered + rejected + left == held.batch.items
             self._books.delivered += delivered
-            self._books.rejected += rejected
+            self._books.reject(rejected, cause)
             growth = sum(part.memory_bytes for part in parts) - held.memory_bytes
             self._make_room(growth)
             self._books.charge(left - held.batch.items, growth)
@@ -633,6 +652,7 @@ class Buffer:
         with self._lock, self._section:
             self._is_abandoned = True
             items: int = self._books.memory_items
+            lost_bytes = self._books.memory_bytes
             while self._intake.take(Lane.NORMAL) or self._intake.take(Lane.CRITICAL):
                 pass
             held_batches = [*self._queue, *self._leases.values()]
@@ -647,7 +667,8 @@ class Buffer:
             self._books.spooled += stored
             lost = items - stored
             if lost:
-                self._books.drop(DropReason.SHUTDOWN, lost)
+                lost_bytes -= sum(held.memory_bytes for held in held_batches if held.is_stored)
+                self._books.drop(DropReason.SHUTDOWN, lost, lost_bytes)
             self._flushes.fail(has_lost=lost > 0)
             return lost
 
@@ -681,7 +702,19 @@ class Buffer:
             queued = len(self._intake) + sum(self._between.values()) + self._queue.items
             held_batches = [*self._queue, *self._leases.values()]
             stored = self._reading + sum(held.batch.items for held in held_batches if held.is_stored)
-            return self._books.snapshot(queued=queued, in_flight=in_flight, stored=stored, breaker=breaker)
+            return self._books.snapshot(
+                queued=queued,
+                in_flight=in_flight,
+                stored=stored,
+                max_size=self._room_items,
+                max_memory_bytes=self._max_bytes,
+                breaker=breaker,
+            )
+
+    def oldest_sealed(self) -> float:
+        """Return when the oldest batch in memory was sealed, in seconds since the epoch; infinity when there is none."""
+        with self._lock, self._section:
+            return min((held.batch.created for held in (*self._queue, *self._leases.values())), default=FOREVER)
 
     def is_entered_here(self) -> bool:
         """Whether the calling thread is inside this buffer: true only in signal handlers and destructors."""

@@ -108,7 +108,7 @@ class Thinning:
                 # What cannot be read will not be encoded either, and is counted as that.
                 kept = item, estimate
             if kept is None:
-                self._buffer.thin_out()
+                self._buffer.thin_out(estimate)
                 return
             item, estimate = kept
         self._take(item, estimate, False)

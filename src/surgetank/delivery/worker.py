@@ -7,7 +7,7 @@ Invariants: a leased batch is settled or put back, whatever the sender does; at 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
@@ -15,7 +15,7 @@ from surgetank import threads
 from surgetank.delivery.backoff import exponential
 from surgetank.delivery.dissection import Dissection, Dissector
 from surgetank.delivery.outlet import Evidence, Outlet
-from surgetank.model import FOREVER, BreakerState, Clock, HeldBatch, Outcome, Sender, Verdict
+from surgetank.model import FOREVER, Attempt, BreakerState, Clock, HeldBatch, Outcome, Sender, Verdict
 
 # A batch that the receiver refuses this often in a row steps behind the others …
 REFUSALS_BEFORE_ASIDE: Final = 3
@@ -79,6 +79,7 @@ class Worker:
         outlet: When one may go.
         observer: Who shares evidence and tells people.
         timeout: Seconds for one attempt.
+        measure: Told of each attempt, without any lock held.
     """
 
     def __init__(
@@ -90,7 +91,11 @@ class Worker:
         clock: Clock,
         *,
         timeout: float,
+        measure: Callable[[Attempt], None] = lambda _: None,
     ) -> None:
+        self._measure = measure
+        self.trouble: Verdict | None = None
+        """The answer to the last attempt, where that failed."""
         self._store = store
         self._sender = sender
         self._outlet = outlet
@@ -138,7 +143,10 @@ class Worker:
         if not may_send:
             self._store.put_back(held)
             return 0.0
-        self._settle(held, self._send(held, now))
+        verdict = self._send(held, now)
+        ended_at = self._clock.monotonic()
+        has_ended = self._settle(held, verdict)
+        self._tell(held, verdict, now, ended_at, has_ended=has_ended)
         return 0.0
 
     def hear(self, evidence: Evidence) -> None:
@@ -177,6 +185,8 @@ class Worker:
     def _send(self, held: HeldBatch, now: float) -> Verdict:
         timeout = max(TIMEOUT_MIN, min(self._timeout, self._deadline - now))
         held.attempts += 1
+        if held.first_attempt_at is None:
+            held.first_attempt_at = now
         # A receiver that drips bytes can outlast every socket time-out; the watch is for that.
         self._sending_until = now + timeout + 1.0
         try:
@@ -187,7 +197,21 @@ class Worker:
         finally:
             self._sending_until = FOREVER
 
-    def _settle(self, held: HeldBatch, verdict: Verdict) -> None:
+    def _tell(self, held: HeldBatch, verdict: Verdict, began_at: float, ended_at: float, *, has_ended: bool) -> None:
+        first = began_at if held.first_attempt_at is None else held.first_attempt_at
+        attempt = Attempt(
+            verdict=verdict,
+            seconds=ended_at - began_at,
+            operation_seconds=ended_at - first if has_ended else None,
+        )
+        try:
+            self._measure(attempt)
+        except Exception:
+            # Whoever measures runs code of the application's (views, exemplars); that must not cost the thread.
+            pass
+
+    def _settle(self, held: HeldBatch, verdict: Verdict) -> bool:
+        """Act on an answer; return whether the batch has come to its end, in this form."""
         now = self._clock.monotonic()
         outcome = verdict.outcome
         if outcome is Outcome.RETRY and self._is_poison(held, verdict, now):
@@ -207,9 +231,12 @@ class Worker:
             allowed_at = self._outlet.allowed_at()
         if outcome in (Outcome.RETRY, Outcome.HOLD, Outcome.REJECTED):
             self._store.give_up_flushes(allowed_at)
+        has_failed = outcome in (Outcome.RETRY, Outcome.HOLD, Outcome.REJECTED)
+        self.trouble = verdict if has_failed else None
         if evidence is not None:
             self._observer.heard(self, evidence)
         self._observer.settled(self, verdict)
+        return outcome not in (Outcome.RETRY, Outcome.HOLD)
 
     def _dissect(self, held: HeldBatch, outcome: Outcome) -> Dissection:
         # The request in full, its halves, and their compressed copies, for a moment.

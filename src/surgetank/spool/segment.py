@@ -55,6 +55,8 @@ class Record:
     """Whether it is acknowledged, or given up."""
     is_durable: bool = True
     """Whether it survives what the configured durability says."""
+    created: float = 0.0
+    """When its batch was sealed, in seconds since the epoch."""
     held: HeldBatch | None = None
     """What is remembered of earlier attempts, with an empty body."""
 
@@ -181,6 +183,23 @@ class Segment:
         return self.pending_items - self.pinned_items
 
     @property
+    def available_bytes(self) -> int:
+        """About how many bytes those take: the file's, in proportion, since what each takes is not remembered."""
+        items = max(1, self.end - self.head.base)
+        return max(0, self.size - self.head.records_at) * self.available_items // items
+
+    def oldest_available(self) -> float | None:
+        """
+        Return when the oldest batch was sealed that waits on disk alone, in seconds since the epoch; None when none does.
+
+        Where the list of records is not at hand, when the segment was begun. A look without the lock.
+        """
+        if self.available_items <= 0:
+            return None
+        found = (record.created for record in list(self.records or ()) if record.is_available)
+        return next(found, self.head.created)
+
+    @property
     def is_full(self) -> bool:
         """Whether there is no slot for another record's ack."""
         return self.appended >= self.head.slots
@@ -212,7 +231,9 @@ class Segment:
             except OSError:
                 pass  # The next append will try again, before anything is written over it.
             raise
-        record = Record(self, self.size, len(data), self.end, batch.items, is_durable=is_durable)
+        record = Record(
+            self, self.size, len(data), self.end, batch.items, is_durable=is_durable, created=batch.created
+        )
         self.size += len(data)
         self.end += batch.items
         self.pending_items += batch.items
@@ -395,7 +416,7 @@ class Segment:
             return place > 0 and sequence < sum(marks[place - 1])
 
         self.records = [
-            Record(self, offset, header.size, header.sequence, header.items)
+            Record(self, offset, header.size, header.sequence, header.items, created=header.created)
             for offset, header in found.records
             if not is_done(header.sequence)
         ]

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from surgetank.errors import SpoolKeyError
-from surgetank.model import FAR, Batch, DropReason, HeldBatch, Lane, Signal, StoredRecord
+from surgetank.model import FAR, FOREVER, Batch, DropReason, HeldBatch, Lane, Signal, StoredRecord
 from surgetank.spool.encryption import Cipher
 from surgetank.spool.folder import Estate, Folder, SegmentName
 from surgetank.spool.record import DamageError, Head, VersionError
@@ -43,6 +43,8 @@ class Changes:
     """Found in the segments of dead owners, damaged ones included."""
     lost: dict[DropReason, int]
     """Given up, by reason."""
+    lost_bytes: dict[DropReason, int]
+    """The bytes of those on disk, as far as they are known: not of what is damaged or missing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -99,6 +101,7 @@ class Spool:
         self._recovered = 0
         self._lost: dict[DropReason, int] = {}
         self._is_given_up = False
+        self._lost_bytes: dict[DropReason, int] = {}
 
     def append(self, batch: Batch) -> Record | None:
         """
@@ -477,13 +480,14 @@ class Spool:
         self._recovered += pending + lost
         self._lose(DropReason.DAMAGED, lost)
 
-    def _lose(self, reason: DropReason, items: int) -> None:
+    def _lose(self, reason: DropReason, items: int, size: int = 0) -> None:
         if items:
             self._lost[reason] = self._lost.get(reason, 0) + items
+            self._lost_bytes[reason] = self._lost_bytes.get(reason, 0) + size
 
     def _give_up(self, record: Record, reason: DropReason) -> None:
         """Give up a record that waits on disk alone."""
-        self._lose(reason, record.items)
+        self._lose(reason, record.items, record.size)
         self._done(record)
 
     def _settle(self, segment: Segment) -> None:
@@ -589,6 +593,7 @@ class Spool:
             self._roll(lane)
         stream = self._streams[id(self._homes[segment]), lane]
         records, items = segment.records or [], segment.available_items
+        size = segment.available_bytes
         try:
             if stream[0] is segment:
                 self._remove(segment, stream)
@@ -597,7 +602,7 @@ class Spool:
         except OSError as error:
             self._folder.failed(error)
             return False
-        self._lose(reason, items)
+        self._lose(reason, items, size)
         for record in records:
             record.is_done = True
         segment.records = []
@@ -612,8 +617,8 @@ class Spool:
     def changes(self) -> Changes:
         """Return what happened on disk since the last call."""
         with self._folder.entered():
-            changes = Changes(self._recovered, self._lost)
-            self._recovered, self._lost = 0, {}
+            changes = Changes(self._recovered, self._lost, self._lost_bytes)
+            self._recovered, self._lost, self._lost_bytes = 0, {}, {}
             return changes
 
     @property
@@ -629,6 +634,20 @@ class Spool:
             for line in self._line.values()
             for segment in list(line)
         )
+
+    @property
+    def used_bytes(self) -> int:
+        """What its files take on disk, in bytes. A look without the lock."""
+        return sum(segment.size for line in self._line.values() for segment in list(line))
+
+    def oldest_available(self) -> float:
+        """
+        Return when the oldest batch was sealed that waits on disk alone, in seconds since the epoch; infinity when none does.
+
+        A look without the lock, so that whoever asks never waits for the disk.
+        """
+        segments = [segment for line in self._line.values() for segment in list(line)]
+        return min((at for segment in segments if (at := segment.oldest_available()) is not None), default=FOREVER)
 
     def available_items(self) -> int:
         """Return the items that wait on disk alone."""
