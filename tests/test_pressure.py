@@ -46,7 +46,7 @@ def offer(tank, count):
 def look(tank, times=1):
     for _ in range(times):
         tank._clock.advance(5.0)
-        tank._look_at_memory()
+        tank._memory.look()
 
 
 def test_buffers_shrink_step_by_step_and_grow_back():

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 # As a number of seconds: until woken. As a moment: never by itself.
 FOREVER: Final = float("inf")
@@ -136,6 +136,8 @@ class HeldBatch:
     """How many batches had been delivered when it was last refused; -1 before that."""
     family: Family | None = None
     """Shared by the parts of a batch that the receiver refused for good."""
+    is_attempted: bool = False
+    """Whether its items are counted among those that a delivery was attempted of."""
     first_attempt_at: float | None = None
     """When this process first tried it (monotonic seconds)."""
     due_at: float = float("-inf")
@@ -271,6 +273,8 @@ class SignalStats:
     """Handed to the tank by the application."""
     recovered: int = 0
     """Found in the spool at start."""
+    attempted: int = 0
+    """Handed to the sender at least once, by this process."""
     delivered: int = 0
     """Taken by the receiver."""
     rejected: int = 0
@@ -279,6 +283,8 @@ class SignalStats:
     """What `rejected` is made up of: by status code, or `rejected` for items of a request that was taken."""
     dropped: Mapping[str, int] = field(default_factory=_none_counted)
     """Given up by us, by reason (`DropReason` values)."""
+    dropped_attempted: Mapping[str, int] = field(default_factory=_none_counted)
+    """Of those, what had been handed to the sender before, as far as memory knows of it."""
     dropped_bytes: Mapping[str, int] = field(default_factory=_none_counted)
     """Bytes that those were charged for, by reason; what is damaged on disk counts as 0."""
     queued: int = 0
@@ -303,6 +309,10 @@ class SignalStats:
     """Seconds since the oldest of what waits, in memory or on disk, was sealed or, before that, encoded; 0 when nothing waits."""
     sampling_ratio: float = 1.0
     """The part of the traces that the strategy `sampling` keeps at the moment; 1 is all."""
+    sealed: int = 0
+    """Turned into requests by this process."""
+    sealed_bytes: int = 0
+    """The bytes of those requests, compressed: what memory, disk and network carry in an outage."""
     breaker: BreakerState = BreakerState.CLOSED
     """The circuit breaker's state."""
     trouble: str = ""
@@ -313,6 +323,12 @@ class SignalStats:
         """What the accounting law leaves over: 0, or a defect of ours."""
         gone = self.delivered + self.rejected + sum(self.dropped.values())
         return self.offered + self.recovered - gone - self.queued - self.in_flight - self.spooled
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as JSON has it, `unaccounted` included."""
+        found: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        plain = {name: dict(value) for name, value in found.items() if isinstance(value, Mapping)}
+        return {**found, **plain, "breaker": self.breaker.value, "unaccounted": self.unaccounted}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,5 +342,11 @@ class TankStats:
     """The part of the memory limit that is used; 0 when nothing is known."""
     scale: float = 1.0
     """The part of their full size that the buffers may have at the moment."""
+    spool_limit_bytes: int = 0
+    """What this process may take on disk, over all signals; 0 without a spool."""
     is_spool_down: bool = False
     """Whether the disk could not be written when it was last tried."""
+
+    def by_signal(self) -> Mapping[Signal, SignalStats]:
+        """Return the books of each signal."""
+        return {Signal.SPANS: self.spans, Signal.METRICS: self.metrics, Signal.LOGS: self.logs}

@@ -194,6 +194,11 @@ class Pipeline:
             trouble="" if worker.trouble is None else _said(worker.trouble),
         )
 
+    @property
+    def has_had_items(self) -> bool:
+        """Whether anything was ever offered or found on disk. A look without the lock."""
+        return self._buffer.has_had_items
+
     def _measure(self, attempt: Attempt) -> None:
         # Asked for each time: whoever measures may come later than the worker.
         self.measure(attempt)

@@ -247,6 +247,4 @@ class Reservoir:
         assert self._spool is not None
         changes = self._spool.changes()
         if changes.recovered or changes.lost:
-            self._buffer.changed_on_disk(
-                recovered=changes.recovered, lost=changes.lost, lost_bytes=changes.lost_bytes
-            )
+            self._buffer.changed_on_disk(recovered=changes.recovered, lost=changes.lost, lost_bytes=changes.lost_bytes)

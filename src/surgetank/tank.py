@@ -8,10 +8,13 @@ Invariants: one deadline for all signals; `stats` balances at every moment.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from opentelemetry import metrics as otel_metrics
 
 from surgetank import config, lifecycle, threads
 from surgetank.buffer.flush import Flush
@@ -20,16 +23,17 @@ from surgetank.config import BufferConfig, Compression, Environment, OutletConfi
 from surgetank.delivery.endpoint import Endpoint
 from surgetank.delivery.senders import sender_for
 from surgetank.driver import REST_MAX, Loop, is_own_thread, own_work
+from surgetank.health import Health, Watch
 from surgetank.lines import say
-from surgetank.memory.allocator import Relief, trim
 from surgetank.memory.monitor import Monitor
 from surgetank.memory.probes import choose_probe
 from surgetank.memory.reading import Probe
 from surgetank.memory.settings import MemoryConfig, resolve_memory
-from surgetank.model import Clock, Sender, Signal, SignalStats, TankStats
+from surgetank.model import Attempt, Clock, Sender, Signal, SignalStats, TankStats
 from surgetank.otel.backpressure import PressureLogFilter, PressureSampler, Sampler, Valve
 from surgetank.otel.processors import TankLogRecordProcessor, TankSpanProcessor
 from surgetank.otel.reader import TankMetricReader
+from surgetank.otel.self_metrics import report, resolve_self_metrics
 from surgetank.otel.shim import suppressed
 from surgetank.otel.sources import Sources
 from surgetank.otel.temporality import preferred_aggregation, preferred_temporality
@@ -38,6 +42,8 @@ from surgetank.otlp.logs import LogCodec
 from surgetank.otlp.metrics import MetricCodec
 from surgetank.otlp.spans import SpanCodec
 from surgetank.pipeline import JOIN_TIMEOUT, Pipeline
+from surgetank.presence import Presence, command, folder_for, service_name
+from surgetank.pressure import MemoryWatch
 from surgetank.spool.disk import Disk
 from surgetank.spool.filesystem import HAS_LOCKS, Filesystem, OsFilesystem
 from surgetank.spool.settings import SpoolConfig, is_homeless, resolve_spool
@@ -47,8 +53,6 @@ _logger: Final = logging.getLogger("surgetank")
 # Providers shut down one after the other; doors that are closed within this many
 # seconds after the shared deadline still belong to the same shutdown.
 SAME_SHUTDOWN: Final = 1.0
-# Growth of our buffers, as a part of the memory limit, that is looked at before its time.
-GROWTH_SHARE: Final = 0.05
 # The least part of the traces that a sampler starts, whatever the pressure.
 SAMPLER_FLOOR: Final = 1 / 64
 # The share of a deadline that the last metric collection may take: its callbacks are the application's.
@@ -80,6 +84,7 @@ class Tank:
         spool: Where and how batches are stored on disk.
         persistence_enabled: False: nothing is stored, whatever the signals' own settings say.
         memory: How memory is watched, and buffers shrink when it runs short.
+        self_metrics: Whether the tank reports metrics of its own through the global meter provider. Default True.
         total_memory_mb: MiB for the buffers of all signals together; where their own limits add up to more,
             each shrinks in proportion. Default: none.
         shutdown_timeout: Seconds for all signals together. Default 5.
@@ -118,6 +123,7 @@ class Tank:
         spool: SpoolConfig | None = None,
         persistence_enabled: bool | None = None,
         memory: MemoryConfig | None = None,
+        self_metrics: bool | None = None,
         total_memory_mb: float | None = None,
         shutdown_timeout: float | None = None,
         metric_export_interval: float | None = None,
@@ -150,15 +156,29 @@ class Tank:
             proxy=proxy,
             outlets=outlets,
         )
+        environment = Environment()
         self._clock: Clock = clock or SystemClock()
         self._is_threaded = is_threaded
         self._endpoints: dict[str, Endpoint] = {}
         self._disk = self._make_disk(spool, filesystem)
-        self._watch_memory(memory, probe)
         codecs: list[Codec] = [SpanCodec(), MetricCodec(), LogCodec()]
         self._pipelines = {
             codec.signal: self._make_pipeline(codec, is_critical, make_sender or sender_for) for codec in codecs
         }
+        memory_settings = resolve_memory(memory, environment)
+        self._memory = MemoryWatch(
+            memory_settings,
+            probe or choose_probe(memory_settings.limit_mb),
+            self._clock,
+            self._pipelines.values(),
+            on_look=lifecycle.deliver_postponed,
+            is_threaded=is_threaded,
+        )
+        self._health = Watch(self._clock)
+        self._presence = Presence(
+            folder_for(environment) if is_threaded else None, self._describe, self._clock, filesystem=filesystem
+        )
+        self._started_at = self._clock.now()
         self._span_processor: TankSpanProcessor | None = None
         self._log_record_processor: TankLogRecordProcessor | None = None
         self._metric_reader: TankMetricReader | None = None
@@ -169,6 +189,9 @@ class Tank:
         lifecycle.watch(self, handle_sigterm=handle_sigterm)
         if self._disk is not None and self._disk.has_others():
             self._keeper.wake()
+        if resolve_self_metrics(self_metrics, environment):
+            report(self, otel_metrics.get_meter_provider())
+        self._presence.announce()
 
     @property
     def span_processor(self) -> TankSpanProcessor:
@@ -211,7 +234,7 @@ class Tank:
     @property
     def pressure(self) -> Monitor:
         """How memory stands: `pressure.current` (level, scale, reading) and `pressure.subscribe(callback)`."""
-        return self._monitor
+        return self._memory.monitor
 
     def sampler(self, root: Sampler | None = None) -> PressureSampler:
         """
@@ -230,7 +253,7 @@ class Tank:
 
     def _valve(self, signal: Signal, floor: float) -> Valve:
         pipeline = self._pipelines[signal]
-        return Valve(lambda: max(pipeline.fill, self._monitor.current.level), self._clock, floor=floor)
+        return Valve(lambda: max(pipeline.fill, self._memory.monitor.current.level), self._clock, floor=floor)
 
     def add_source(self, flush: Callable[[], object]) -> None:
         """
@@ -244,14 +267,52 @@ class Tank:
     def stats(self) -> TankStats:
         """Return the books of the three signals; `unaccounted` is 0 in each, at every moment."""
         stats = {signal: pipeline.stats() for signal, pipeline in self._pipelines.items()}
-        pressure = self._monitor.current
+        pressure, disk = self._memory.monitor.current, self._disk
         return TankStats(
             spans=stats[Signal.SPANS],
             metrics=stats[Signal.METRICS],
             logs=stats[Signal.LOGS],
             pressure=pressure.level,
             scale=pressure.scale,
+            spool_limit_bytes=0 if disk is None else disk.folder.share_bytes,
+            is_spool_down=disk is not None and disk.folder.is_down,
         )
+
+    def health(self) -> Health:
+        """
+        Say how the tank fares, and why: for readiness probes and status pages. Thread-safe; never raises, never waits.
+
+        `Health.is_ready` is false only after shutdown: an outage of the collector is no reason to take an application
+        out of service.
+        """
+        return self._health.judge(self.stats(), is_ended=self._is_closed)
+
+    @property
+    def outlets(self) -> Mapping[Signal, OutletConfig]:
+        """Where each signal goes."""
+        return self._config.outlets
+
+    def is_used(self, signal: Signal) -> bool:
+        """Whether a signal has a door into OpenTelemetry, or has had items."""
+        doors = {
+            Signal.SPANS: self._span_processor,
+            Signal.METRICS: self._metric_reader,
+            Signal.LOGS: self._log_record_processor,
+        }
+        return doors[signal] is not None or self._pipelines[signal].has_had_items
+
+    def measure(self, signal: Signal, record: Callable[[Attempt], None]) -> None:
+        """Have `record` called with each attempt at delivery, on the delivery thread."""
+        self._pipelines[signal].measure = record
+
+    def report_to(self, meter_provider: Any) -> None:
+        """
+        Report this tank's own metrics (`docs/metrics.md`) through that meter provider, in place of the global one.
+
+        Args:
+            meter_provider: The application's own, where it is not the global one.
+        """
+        report(self, meter_provider)
 
     @property
     def is_shut_down(self) -> bool:
@@ -274,7 +335,7 @@ class Tank:
             return False
         deadline = self._clock.monotonic() + max(0.0, timeout)
         if not self._is_threaded:
-            self._watcher.step_here()
+            self._memory.loop.step_here()
             if self._disk is not None and self._disk.is_free(timeout):
                 self._keeper.step_here()
         collected = self._sources.draw(timeout)
@@ -344,7 +405,8 @@ class Tank:
         for pipeline in self._pipelines.values():
             pipeline.after_fork_in_child()
         self._keeper.reset()
-        self._watcher.reset()
+        self._memory.loop.reset()
+        self._presence.after_fork_in_child()
         if self._disk is not None:
             self._disk.after_fork_in_child(is_closed=self._is_closed)
         if self._metric_reader is not None:
@@ -407,57 +469,16 @@ class Tank:
             return None
         return Disk(settings, filesystem or OsFilesystem(), self._clock)
 
-    def _watch_memory(self, given: MemoryConfig | None, probe: Probe | None) -> None:
-        settings = resolve_memory(given, Environment())
-        self._probe = probe or choose_probe(settings.limit_mb)
-        self._memory_settings = settings
-        self._monitor = Monitor(
-            self._probe,
-            self._clock,
-            settings,
-            in_use=lambda: max(pipeline.used_share for pipeline in self._pipelines.values()),
-        )
-        self._relief = Relief(lambda: reading.used if (reading := self._probe()) else None, self._clock)
-        self._held_at_look = 0
-        self._watcher = Loop("surgetank-memory", self._look_at_memory, nullcontext, is_threaded=self._is_threaded)
-
-    def _look_at_memory(self) -> float:
-        """Step the monitor, and have the buffers obey it; return the seconds until the next look."""
-        lifecycle.deliver_postponed()
-        before = self._monitor.scale
-        rest = self._monitor.step()
-        self._held_at_look = sum(pipeline.memory_bytes for pipeline in self._pipelines.values())
-        scale = self._monitor.scale
-        if scale != before:
-            for pipeline in self._pipelines.values():
-                pipeline.resize(scale)
-        level, reading = self._monitor.current.level, self._monitor.current.reading
-        if scale < before:
-            # What buffers have let go of is the allocator's until it is told to give it back.
-            trim()
-        if level > self._memory_settings.reduce_above:
-            self._relief.relieve(int((level - self._memory_settings.reduce_above) * reading.limit))
-        return rest
-
-    def _notice_growth(self) -> None:
-        """Have memory looked at before its time, when our own buffers have taken much of it since the last look."""
-        limit = self._monitor.current.reading.limit
-        held = sum(pipeline.memory_bytes for pipeline in self._pipelines.values())
-        if limit and held > self._held_at_look + GROWTH_SHARE * limit:
-            self._held_at_look = held
-            self._monitor.hasten()
-            self._watcher.wake()
-
     def _wake_helpers(self) -> None:
         """Start what runs beside the pipelines, when there is first something for it to do."""
+        self._presence.wake()
         if self._has_helpers:
-            self._notice_growth()
+            self._memory.notice_growth()
             return
         self._has_helpers = True
         if self._disk is not None:
             self._keeper.wake()
-        if self._memory_settings.adaptive:
-            self._watcher.wake()
+        self._memory.start()
 
     def _tend(self) -> float:
         """Step what the disk needs from time to time; return the seconds until it needs it again."""
@@ -508,21 +529,42 @@ class Tank:
             raise
         finally:
             if self._is_closed:
-                self._close_disk()
+                self._close_helpers()
         return given_up == 0
 
     @property
     def _is_closed(self) -> bool:
         return all(pipeline.is_shut_down for pipeline in self._pipelines.values())
 
-    def _close_disk(self) -> None:
-        disk = self._disk
-        self._watcher.stop()
+    def _close_helpers(self) -> None:
+        disk, others = self._disk, (self._memory.loop, self._presence.loop)
+        for loop in others:
+            loop.stop()
         if disk is not None:
             # Where it hangs, the keeper lets go of the folder when it comes back, or the kernel does at the end.
             self._keeper.stop(disk.close)
             self._keeper.end(JOIN_TIMEOUT, disk.is_free)
-        self._watcher.join(JOIN_TIMEOUT)
+        for loop in others:
+            loop.join(JOIN_TIMEOUT)
+        self._presence.withdraw()
+
+    def _describe(self) -> dict[str, Any]:
+        """Return what other programs may see of this tank (`presence.py`)."""
+        stats, memory, disk = self.stats(), self._memory.monitor.current.reading, self._disk
+        spool = None if disk is None else {"path": disk.folder.path, "limit_bytes": stats.spool_limit_bytes}
+        return {
+            "pid": os.getpid(),
+            "command": command(),
+            "service": service_name(Environment()),
+            "started_at": self._started_at,
+            "endpoints": {signal.value: _place(outlet.url) for signal, outlet in self._config.outlets.items()},
+            "signals": {signal.value: books.as_data() for signal, books in stats.by_signal().items()},
+            "memory": {"used": memory.used, "limit": memory.limit, "source": memory.source},
+            "pressure": stats.pressure,
+            "scale": stats.scale,
+            "spool": spool if spool is None else {**spool, "is_down": stats.is_spool_down},
+            "health": self._health.judge(stats, is_ended=self._is_closed).as_data(),
+        }
 
     def _report(self) -> None:
         """Log the law once, a clause for each signal that was used."""

@@ -164,6 +164,11 @@ class ReservoirMachine(RuleBasedStateMachine):
             return
         stats = self.rig.stats
         assert stats.unaccounted == 0
+        assert sum(stats.rejected_by_cause.values()) == stats.rejected
+        gone = stats.delivered + stats.rejected + sum(stats.dropped_attempted.values())
+        assert gone <= stats.attempted <= stats.offered + stats.recovered
+        assert stats.dropped.keys() == stats.dropped_bytes.keys() >= stats.dropped_attempted.keys()
+        assert all(items <= stats.dropped[reason] for reason, items in stats.dropped_attempted.items())
         assert stats.queued + stats.in_flight <= 20
         assert 0 <= stats.memory_bytes <= stats.memory_peak_bytes <= 512 * KIB
         assert self.rig.disk.folder.used_bytes <= 512 * KIB

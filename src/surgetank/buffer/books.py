@@ -20,11 +20,16 @@ class Books:
     def __init__(self) -> None:
         self.offered = 0
         self.recovered = 0
+        self.sealed = 0
+        self.sealed_bytes = 0
+        self.attempted = 0
         self.delivered = 0
         self.rejected = 0
         self.rejected_by_cause: dict[str, int] = {}
         """What `rejected` is made up of, by what the receiver answered."""
         self.dropped: dict[DropReason, int] = {}
+        self.dropped_attempted: dict[DropReason, int] = {}
+        """Of the dropped items, those that had been handed to the sender before."""
         self.dropped_bytes: dict[DropReason, int] = {}
         """What the dropped items were charged for, as far as that was known."""
         self.spooled = 0
@@ -48,10 +53,12 @@ class Books:
         if self.memory_bytes > self.memory_peak_bytes:
             self.memory_peak_bytes = self.memory_bytes
 
-    def drop(self, reason: DropReason, items: int, size: int) -> None:
-        """Count items that are given up, and the bytes that they were charged for."""
+    def drop(self, reason: DropReason, items: int, size: int, *, attempted: int = 0) -> None:
+        """Count items that are given up, the bytes that they were charged for, and how many were handed to the sender before."""
         self.dropped[reason] = self.dropped.get(reason, 0) + items
         self.dropped_bytes[reason] = self.dropped_bytes.get(reason, 0) + size
+        if attempted:
+            self.dropped_attempted[reason] = self.dropped_attempted.get(reason, 0) + attempted
 
     def reject(self, items: int, cause: str) -> None:
         """Count items that the receiver refused for good."""
@@ -74,10 +81,14 @@ class Books:
         return SignalStats(
             offered=self.offered,
             recovered=self.recovered,
+            sealed=self.sealed,
+            sealed_bytes=self.sealed_bytes,
+            attempted=self.attempted,
             delivered=self.delivered,
             rejected=self.rejected,
             rejected_by_cause=MappingProxyType(dict(self.rejected_by_cause)),
             dropped=_by_name(self.dropped),
+            dropped_attempted=_by_name(self.dropped_attempted),
             dropped_bytes=_by_name(self.dropped_bytes),
             queued=queued,
             in_flight=in_flight,

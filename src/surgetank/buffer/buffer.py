@@ -312,10 +312,11 @@ class Buffer:
     def _evict(self, victim: HeldBatch | Entry, reason: DropReason) -> None:
         if isinstance(victim, HeldBatch):
             items, size, seq = victim.batch.items, victim.memory_bytes, victim.first_seq
+            attempted = items if victim.is_attempted else 0
         else:
-            items, size, seq = 1, victim[1], victim[2]
+            items, size, seq, attempted = 1, victim[1], victim[2], 0
         self._books.charge(-items, -size)
-        self._books.drop(reason, items, size)
+        self._books.drop(reason, items, size, attempted=attempted)
         self._flushes.lose(seq)
 
     def _spill_one(self) -> bool:
@@ -414,6 +415,8 @@ class Buffer:
             self._between_bytes -= released
             self._queue.append(held)
             self._books.charge(0, held.memory_bytes - released)
+            self._books.sealed += held.batch.items
+            self._books.sealed_bytes += len(held.batch.body)
             return True
 
     def waiting(self) -> tuple[int, int]:
@@ -425,8 +428,14 @@ class Buffer:
         with self._lock, self._section:
             held = self._queue.take(now)
             if held is not None:
-                self._leases[id(held)] = held
+                self._lease(held)
             return held
+
+    def _lease(self, held: HeldBatch) -> None:
+        self._leases[id(held)] = held
+        if not held.is_attempted:
+            held.is_attempted = True
+            self._books.attempted += held.batch.items
 
     def lease_ready(self, now: float) -> HeldBatch | None:
         """Lease as `lease` does, but no batch that was set aside until later."""
@@ -475,7 +484,7 @@ class Buffer:
             self._reading -= held.batch.items
             self._reading_bytes -= size
             self._books.charge(0, held.memory_bytes - size)
-            self._leases[id(held)] = held
+            self._lease(held)
 
     def return_read(self, held: HeldBatch, size: int) -> None:
         """End the lease of a batch that waits on disk alone again; `size` is what it was charged for."""
@@ -525,6 +534,11 @@ class Buffer:
     def recovered(self) -> int:
         """Items that were found on disk so far. A look without the lock."""
         return self._books.recovered
+
+    @property
+    def has_had_items(self) -> bool:
+        """Whether anything was ever offered or found on disk. A look without the lock."""
+        return bool(self._books.offered or self._books.recovered)
 
     @property
     def fill(self) -> float:
@@ -579,6 +593,7 @@ class Buffer:
             self._books.charge(left - held.batch.items, growth)
             # Backwards, because each goes before what is equally old.
             for part in reversed(parts):
+                part.is_attempted = True
                 self._queue.put_back(part)
             if rejected:
                 # What was read from disk may have been offered before any flush.
@@ -668,7 +683,8 @@ class Buffer:
             lost = items - stored
             if lost:
                 lost_bytes -= sum(held.memory_bytes for held in held_batches if held.is_stored)
-                self._books.drop(DropReason.SHUTDOWN, lost, lost_bytes)
+                attempted = sum(held.batch.items for held in held_batches if held.is_attempted and not held.is_stored)
+                self._books.drop(DropReason.SHUTDOWN, lost, lost_bytes, attempted=attempted)
             self._flushes.fail(has_lost=lost > 0)
             return lost
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry._logs import LogRecord, SeverityNumber, get_logger_provider, set_logger_provider
@@ -25,6 +25,7 @@ from opentelemetry.sdk.metrics.view import Aggregation
 from opentelemetry.sdk.util import BoundedList
 
 __all__ = [
+    "OWN_SCOPE",
     "Buckets",
     "GrpcParts",
     "HttpParts",
@@ -52,6 +53,8 @@ __all__ = [
     "suppressed",
 ]
 
+OWN_SCOPE: Final = "surgetank"
+"""The instrumentation scope of our own metrics."""
 # The key that instrumentations ask for before they trace a request.
 _SUPPRESS_KEY: str | None = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", None)
 
@@ -150,16 +153,18 @@ def renew_after_fork(reader: MetricReader) -> None:
     storage._lock = threading.RLock()
     for instrument, view_matches in list(matches.items()):
         for match in view_matches:
-            _renew_match(match, is_synchronous=not isinstance(instrument, Asynchronous))
+            # What we observe of ourselves begins at zero in the child, as synchronous instruments do.
+            is_ours = getattr(getattr(instrument, "instrumentation_scope", None), "name", "") == OWN_SCOPE
+            _renew_match(match, is_from_zero=is_ours or not isinstance(instrument, Asynchronous))
 
 
-def _renew_match(match: Any, *, is_synchronous: bool) -> None:
+def _renew_match(match: Any, *, is_from_zero: bool) -> None:
     aggregations = getattr(match, "_attributes_aggregation", None)
     if aggregations is None:
         return
     if hasattr(match, "_lock"):
         match._lock = threading.Lock()
-    if is_synchronous:
+    if is_from_zero:
         aggregations.clear()
         return
     for aggregation in aggregations.values():

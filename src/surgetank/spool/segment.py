@@ -231,9 +231,7 @@ class Segment:
             except OSError:
                 pass  # The next append will try again, before anything is written over it.
             raise
-        record = Record(
-            self, self.size, len(data), self.end, batch.items, is_durable=is_durable, created=batch.created
-        )
+        record = Record(self, self.size, len(data), self.end, batch.items, is_durable=is_durable, created=batch.created)
         self.size += len(data)
         self.end += batch.items
         self.pending_items += batch.items

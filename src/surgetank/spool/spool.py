@@ -332,7 +332,7 @@ class Spool:
             if record.is_held or record.is_leased:
                 record.segment.unpin(record)
             record.is_held = record.is_leased = False
-            if held.attempts:
+            if held.attempts or held.is_attempted:
                 record.held = held
                 held.batch = replace(held.batch, body=b"")
             return True

@@ -1,0 +1,117 @@
+"""How a tank fares, in one word and the reasons for it: what a readiness probe, a live view and a doctor ask.
+
+Owns: what was lost when last asked, so that "lately" means something.
+Threads: any; one that asks while another does gets the same answer.
+Invariants: never raises, never waits for the disk or the network; an outage alone is no ill health of the application's.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from surgetank.model import BreakerState, Clock, DropReason, Signal, SignalStats, TankStats
+
+LATELY: Final = 60.0
+"""So many seconds after the last loss a tank counts as losing."""
+# What is given up because somebody asked for it is no loss that anybody need act upon.
+_INTENDED: Final = frozenset({DropReason.SAMPLED.value, DropReason.ALREADY_SHUTDOWN.value})
+
+
+class HealthState(enum.Enum):
+    """How a tank fares, from best to worst."""
+
+    DELIVERING = "delivering"
+    """What is offered is delivered, or nothing is offered."""
+    HOLDING = "holding"
+    """The endpoint refuses or is silent; everything is held and nothing was lost lately."""
+    LOSING = "losing"
+    """Within the last minute something was dropped at a limit, or refused for good."""
+    ENDED = "ended"
+    """It was shut down and takes no more telemetry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How a tank fares."""
+
+    state: HealthState
+    reasons: tuple[str, ...] = ()
+    """Why it is not `delivering`, a sentence each."""
+
+    @property
+    def is_ready(self) -> bool:
+        """
+        Whether the application may serve as far as its telemetry is concerned: not after the tank was shut down.
+
+        An outage of the collector, and even a loss of telemetry, are no reason to take an application out of service.
+        """
+        return self.state is not HealthState.ENDED
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {"state": self.state.value, "is_ready": self.is_ready, "reasons": list(self.reasons)}
+
+
+class Watch:
+    """
+    Judges one tank.
+
+    Args:
+        clock: Time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seen: dict[tuple[Signal, str], int] = {}
+        self._lost_at: dict[tuple[Signal, str], float] = {}
+
+    def judge(self, stats: TankStats, *, is_ended: bool) -> Health:
+        """
+        Judge the books; what was lost is compared with what it was when last asked.
+
+        Args:
+            stats: As of now.
+            is_ended: Whether the tank was shut down.
+        """
+        lost = list(self._lately_lost(stats))
+        if is_ended:
+            return Health(state=HealthState.ENDED, reasons=("the tank was shut down", *lost))
+        held = list(_held(stats))
+        if lost:
+            return Health(state=HealthState.LOSING, reasons=(*lost, *held))
+        return Health(state=HealthState.HOLDING if held else HealthState.DELIVERING, reasons=tuple(held))
+
+    def _lately_lost(self, stats: TankStats) -> Iterator[str]:
+        now = self._clock.monotonic()
+        for signal, books in stats.by_signal().items():
+            for reason, items in _losses(books):
+                key = signal, reason
+                if items > self._seen.get(key, 0):
+                    self._lost_at[key] = now
+                self._seen[key] = items
+                if now - self._lost_at.get(key, float("-inf")) < LATELY:
+                    yield f"{signal.value}: {items} lost so far, the latest within a minute: {reason}"
+
+
+def _losses(books: SignalStats) -> Iterator[tuple[str, int]]:
+    for reason, items in books.dropped.items():
+        if reason not in _INTENDED:
+            yield reason, items
+    for cause, items in books.rejected_by_cause.items():
+        yield f"refused for good ({cause})", items
+    if books.unaccounted:
+        yield "unaccounted for, a defect of surgetank's", abs(books.unaccounted)
+
+
+def _held(stats: TankStats) -> Iterator[str]:
+    for signal, books in stats.by_signal().items():
+        if books.breaker is not BreakerState.CLOSED or books.trouble:
+            waiting = books.queued + books.in_flight + books.spooled
+            yield f"{signal.value}: {waiting} held, the endpoint does not take them: {books.trouble or 'not tried yet'}"
+    if stats.is_spool_down:
+        yield "the spool cannot be written; telemetry is held in memory only"
+    if stats.scale < 1:
+        yield f"memory runs short ({stats.pressure:.0%} of its limit); buffers have {stats.scale:.0%} of their size"
