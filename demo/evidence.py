@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from demo.figures import STATUS_INTERVAL, Report, Status, books_as_data
+from demo.figures import STATUS_INTERVAL, Report, Status
 from surgetank.model import DropReason, Signal, SignalStats
 
 # A process that is killed after a batch was taken and before it was known to be leaves one batch per signal
@@ -173,6 +173,6 @@ def _signal_as_data(evidence: Evidence, signal: Signal) -> dict[str, Any]:
         "recovered": evidence.recovered(signal),
         "died_unsealed": evidence.died(signal),
         "lost_of_sealed": evidence.lost_of_sealed(signal),
-        "books": [books_as_data(books) for books in evidence.books(signal)],
+        "books": [books.as_data() for books in evidence.books(signal)],
         "limits": asdict(evidence.status.limits[signal]),
     }

@@ -68,7 +68,7 @@ class Status:
         plain: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         plain["made"] = {signal.value: count for signal, count in self.made.items()}
         plain["limits"] = {signal.value: asdict(limits) for signal, limits in self.limits.items()}
-        plain["books"] = {signal.value: books_as_data(books) for signal, books in self.books.items()}
+        plain["books"] = {signal.value: books.as_data() for signal, books in self.books.items()}
         return json.dumps(plain)
 
     @classmethod
@@ -81,14 +81,9 @@ class Status:
         return cls(**plain)
 
 
-def books_as_data(books: SignalStats) -> dict[str, Any]:
-    """Return one signal's books as plain data, for JSON."""
-    plain: dict[str, Any] = {name: getattr(books, name) for name in books.__slots__}
-    return {**plain, "dropped": dict(books.dropped), "breaker": books.breaker.value}
-
-
 def _books(plain: dict[str, Any]) -> SignalStats:
-    return SignalStats(**{**plain, "breaker": BreakerState(plain["breaker"])})
+    kept = {name: value for name, value in plain.items() if name != "unaccounted"}
+    return SignalStats(**{**kept, "breaker": BreakerState(plain["breaker"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

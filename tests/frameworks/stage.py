@@ -73,6 +73,7 @@ class Stage:
             "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta",
             "PYTHONPATH": os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")]),
             "SURGETANK_PERSISTENCE_ENABLED": "true",
+            "SURGETANK_STATUS_ENABLED": "false",
             # Metrics are stored here too, so that they can be counted to the last one.
             "SURGETANK_METRICS_PERSISTENCE_ENABLED": "true",
             "SURGETANK_SPOOL_DIR": str(self.spool),

@@ -1,0 +1,101 @@
+"""How a tank fares: held is not lost, lately is a minute, and a collector's outage is not the application's."""
+
+from dataclasses import replace
+
+import surgetank
+from fakes.requests import span
+from fakes.tanks import stepped_tank
+from surgetank.health import LATELY, HealthState, Watch
+from surgetank.model import BreakerState, Signal, SignalStats, TankStats
+from surgetank.otlp.spans import snapshot
+from surgetank.testing import ManualClock, delivered, permanent, silence
+
+NOTHING = SignalStats()
+
+
+def stats(**spans):
+    return TankStats(spans=SignalStats(**spans), metrics=NOTHING, logs=NOTHING)
+
+
+def judge(watch, **spans):
+    return watch.judge(stats(**spans), is_ended=False)
+
+
+def test_a_tank_that_has_nothing_to_do_is_well():
+    assert judge(Watch(ManualClock())).state is HealthState.DELIVERING
+
+
+def test_an_outage_is_held_and_the_application_stays_ready():
+    health = judge(Watch(ManualClock()), offered=7, queued=7, breaker=BreakerState.OPEN, trouble="503: come back later")
+    assert (health.state, health.is_ready) == (HealthState.HOLDING, True)
+    assert health.reasons == ("spans: 7 held, the endpoint does not take them: 503: come back later",)
+
+
+def test_a_loss_is_reported_for_a_minute():
+    clock = ManualClock()
+    watch = Watch(clock)
+    assert judge(watch, offered=9, delivered=9).state is HealthState.DELIVERING
+    lost = {"offered": 12, "delivered": 9, "dropped": {"queue_full": 3}}
+    assert judge(watch, **lost).state is HealthState.LOSING
+    clock.advance(LATELY - 1)
+    assert judge(watch, **lost).reasons == ("spans: 3 lost so far, the latest within a minute: queue_full",)
+    clock.advance(1)
+    assert judge(watch, **lost).state is HealthState.DELIVERING
+    again = {**lost, "offered": 13, "dropped": {"queue_full": 4}}
+    assert judge(watch, **again).state is HealthState.LOSING
+
+
+def test_what_was_given_up_on_purpose_is_no_loss():
+    """Thinning out was asked for; who offers after shutdown was told."""
+    health = judge(Watch(ManualClock()), offered=5, dropped={"sampled": 3, "already_shutdown": 2})
+    assert health.state is HealthState.DELIVERING
+
+
+def test_a_refusal_for_good_is_a_loss_and_names_the_answer():
+    health = judge(Watch(ManualClock()), offered=2, rejected=2, rejected_by_cause={"400": 2})
+    assert health.state is HealthState.LOSING
+    assert "refused for good (400)" in health.reasons[0]
+
+
+def test_a_disk_and_a_memory_that_fail_are_named():
+    found = replace(stats(), is_spool_down=True, pressure=0.93, scale=0.25)
+    health = Watch(ManualClock()).judge(found, is_ended=False)
+    assert health.state is HealthState.HOLDING
+    assert [reason.split(";")[0] for reason in health.reasons] == [
+        "the spool cannot be written",
+        "memory runs short (93% of its limit)",
+    ]
+
+
+def test_a_tank_says_how_it_fares_from_first_offer_to_shutdown():
+    answers = [silence()]
+    tank, _ = stepped_tank(lambda batch: answers[0], spans=surgetank.BufferConfig(max_size=8, max_export_batch_size=4))
+
+    def offer(count):
+        for number in range(count):
+            tank._pipelines[Signal.SPANS].offer(snapshot(span(number)))
+
+    assert tank.health().state is HealthState.DELIVERING
+    offer(4)
+    tank.force_flush(0.0)
+    tank._pipelines[Signal.SPANS].run_once()
+    assert tank.health().state is HealthState.HOLDING
+    offer(20)
+    assert tank.health().state is HealthState.LOSING
+    answers[0] = delivered()
+    tank._clock.advance(120.0)
+    tank.force_flush(60.0)
+    tank._clock.advance(LATELY)
+    assert tank.health().as_data() == {"state": "delivering", "is_ready": True, "reasons": []}
+    tank.shutdown()
+    assert (tank.health().state, tank.health().is_ready) == (HealthState.ENDED, False)
+
+
+def test_refusals_are_counted_by_what_the_receiver_answered():
+    """A request refused as a whole by its status, items of one that was taken as `rejected`."""
+    for answer, causes in ((delivered(rejected=1), {"rejected": 1}), (permanent(), {"400": 2})):
+        tank, _ = stepped_tank(answer)
+        for number in range(2):
+            tank._pipelines[Signal.SPANS].offer(snapshot(span(number)))
+        tank.force_flush(5.0)
+        assert tank.stats().spans.rejected_by_cause == causes
