@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -59,7 +58,7 @@ def folder_for(environment: Environment) -> str | None:
     runtime = environment.text("XDG_RUNTIME_DIR")
     if runtime is not None and os.path.isabs(runtime) and os.path.isdir(runtime):
         return os.path.join(runtime, _NAME)
-    return os.path.join(tempfile.gettempdir(), f"{_NAME}-{_user()}")
+    return os.path.join(_temporary(environment), f"{_NAME}-{_user()}")
 
 
 def folders_on_host(environment: Environment) -> list[str]:
@@ -68,7 +67,7 @@ def folders_on_host(environment: Environment) -> list[str]:
     found = [own] if own is not None else []
     if environment.text("SURGETANK_STATUS_DIR") is None:
         found += [os.path.join("/run/user", name, _NAME) for name in _names("/run/user")]
-        shared = tempfile.gettempdir()
+        shared = _temporary(environment)
         found += [os.path.join(shared, name) for name in _names(shared) if name.startswith(f"{_NAME}-")]
     return list(dict.fromkeys(found))
 
@@ -78,6 +77,11 @@ def _names(path: str) -> list[str]:
         return sorted(os.listdir(path))
     except OSError:
         return []
+
+
+def _temporary(environment: Environment) -> str:
+    # Not by `tempfile`, whose import takes milliseconds: where there are locks, this is what it comes to.
+    return environment.text("TMPDIR") or "/tmp"  # noqa: S108  # The folder in it is the user's own, and is checked to be.
 
 
 def _user() -> str:
