@@ -140,6 +140,21 @@ def test_the_rest_grows_when_nothing_changes(folder):
     presence.withdraw()
 
 
+def test_a_tank_that_is_busy_publishes_once_a_second_all_the_same(folder):
+    """Each sealed batch says that there is something to see; the loop is rung once for all of them."""
+    presence = present(folder)
+    rung = []
+    presence.loop.wake = lambda: rung.append(None)
+    for _ in range(100):
+        presence.wake()
+    assert len(rung) == 1
+    while presence.step() == PERIOD:
+        pass
+    presence.wake()
+    assert len(rung) == 2
+    presence.withdraw()
+
+
 @pytest.mark.parametrize("obstacle", ["file", "open", "missing"])
 def test_where_no_file_can_be_made_nothing_happens(tmp_path, obstacle):
     """A folder that others can enter is as good as none: it could be theirs."""

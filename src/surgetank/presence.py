@@ -119,14 +119,18 @@ class Presence:
         self._is_off = folder is None or not HAS_LOCKS
         self._said: Mapping[str, Any] = {}
         self._steady = 0
+        self._is_awake = False
+        """Whether it looks every second anyway."""
         self.loop = Loop("surgetank-status", self.step, nullcontext, is_threaded=is_threaded)
         """Steps it; woken when there is something to see."""
 
     def wake(self) -> None:
-        """Have it published from now on, until nothing changes any more."""
-        if not self._is_off:
-            self._steady = 0
-            self.loop.wake()
+        """Have it published from now on, until nothing changes any more. Cheap: it is called for every sealed batch."""
+        if self._is_off or self._is_awake:
+            return
+        self._steady = 0
+        self.loop.wake()
+        self._is_awake = not self.loop.is_to_be_started_again
 
     def step(self) -> float:
         """Publish, and return the seconds until it is worth while again."""
@@ -136,7 +140,8 @@ class Presence:
         before = self._said
         self.publish()
         self._steady = self._steady + 1 if self._said == before else 0
-        return PERIOD if self._steady < _STEADY else IDLE_PERIOD
+        self._is_awake = self._steady < _STEADY
+        return PERIOD if self._is_awake else IDLE_PERIOD
 
     def announce(self) -> None:
         """Make the file, unless there is one or none is wanted. Where it cannot be made, none is tried again in this process."""
@@ -182,6 +187,7 @@ class Presence:
     def after_fork_in_child(self) -> None:
         """Leave the parent's file to the parent; one of our own is made when there is something to see."""
         self.loop.reset()
+        self._is_awake = False
         file, self._file = self._file, None
         if file is not None:
             file.forget()
