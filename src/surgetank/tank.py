@@ -14,8 +14,6 @@ from contextlib import nullcontext
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from opentelemetry import metrics as otel_metrics
-
 from surgetank import config, lifecycle, threads
 from surgetank.buffer.flush import Flush
 from surgetank.clock import SystemClock
@@ -190,7 +188,7 @@ class Tank:
         if self._disk is not None and self._disk.has_others():
             self._keeper.wake()
         if resolve_self_metrics(self_metrics, environment):
-            report(self, otel_metrics.get_meter_provider())
+            report(self)
         self._presence.announce()
 
     @property

@@ -105,3 +105,4 @@ def numbered_names():
 
 class _Forgotten:
     attempts = 0
+    is_attempted = False

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary, WeakSet
 
+from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from surgetank import threads
@@ -73,9 +74,11 @@ def resolve_self_metrics(given: bool | None, environment: Environment) -> bool:
     return environment.ours("SURGETANK_SELF_METRICS", parse_bool, "true or false") is not False
 
 
-def report(tank: Reported, meter_provider: Any) -> None:
-    """Report a tank through a meter provider, and through no other from now on. Never raises."""
+def report(tank: Reported, meter_provider: Any = None) -> None:
+    """Report a tank through a meter provider (default: the global one), and through no other from now on. Never raises."""
     try:
+        if meter_provider is None:
+            meter_provider = metrics.get_meter_provider()
         with _lock:
             group = _groups.get(meter_provider)
             if group is None:
