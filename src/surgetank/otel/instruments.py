@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from surgetank.model import BreakerState, Signal, SignalStats, TankStats
+from surgetank.model import BreakerState, DropReason, Signal, SignalStats, TankStats
 
 Kind = Literal["counter", "updowncounter", "gauge", "histogram"]
 Component = Literal["processor", "exporter", "tank"]
@@ -40,6 +40,8 @@ class Instrument:
     """Reads the books of each signal …"""
     observe_tank: Callable[[TankStats], Iterable[Point]] | None = None
     """… or those of the tank as a whole."""
+    boundaries: tuple[float, ...] = ()
+    """A histogram's buckets end there; the SDK's own boundaries are meant for milliseconds."""
 
 
 def _one(read: Callable[[SignalStats], float]) -> Callable[[SignalStats], Iterable[Point]]:
@@ -53,6 +55,11 @@ def _whole(read: Callable[[TankStats], float]) -> Callable[[TankStats], Iterable
 def _by_error(counts: Mapping[str, int]) -> Iterator[Point]:
     for reason, items in counts.items():
         yield items, {"error.type": reason}
+
+
+def _dropped(books: SignalStats) -> Iterator[Point]:
+    # Every reason from the start: whoever asks for the increase of a series does not see the value that it begins with.
+    yield from _by_error({reason.value: books.dropped.get(reason.value, 0) for reason in DropReason})
 
 
 def _processed(books: SignalStats) -> Iterator[Point]:
@@ -130,6 +137,9 @@ def _of_semantic_conventions() -> Iterator[Instrument]:
         )
 
 
+_WITHIN_TIMEOUTS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# An operation lasts as long as the outage that it was caught in.
+_WITHIN_OUTAGES: Final = (*_WITHIN_TIMEOUTS, 30.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
 OPERATION: Final = Instrument(
     name="otel.sdk.exporter.operation.duration",
     kind="histogram",
@@ -137,6 +147,7 @@ OPERATION: Final = Instrument(
     description="From a batch's first attempt to its end, waits included; with `error.type` where it was refused.",
     component="exporter",
     attributes=("error.type", "http.response.status_code", "rpc.response.status_code"),
+    boundaries=_WITHIN_OUTAGES,
 )
 ATTEMPT: Final = Instrument(
     name="surgetank.attempt.duration",
@@ -145,6 +156,7 @@ ATTEMPT: Final = Instrument(
     description="One attempt at sending a batch; with `error.type` where it failed.",
     component="exporter",
     attributes=("error.type", "http.response.status_code", "rpc.response.status_code"),
+    boundaries=_WITHIN_TIMEOUTS,
 )
 _OURS: Final = (
     Instrument(
@@ -167,10 +179,10 @@ _OURS: Final = (
         name="surgetank.dropped",
         kind="counter",
         unit="{item}",
-        description="Items that were given up, by reason.",
+        description="Items that were given up, by reason; each reason is there from the start, at 0.",
         component="tank",
         attributes=("error.type",),
-        observe=lambda books: _by_error(books.dropped),
+        observe=_dropped,
     ),
     Instrument(
         name="surgetank.dropped.size",
@@ -180,6 +192,14 @@ _OURS: Final = (
         component="tank",
         attributes=("error.type",),
         observe=lambda books: _by_error(books.dropped_bytes),
+    ),
+    Instrument(
+        name="surgetank.rejected",
+        kind="counter",
+        unit="{item}",
+        description="Items that the receiver refused for good; by cause they are in `otel.sdk.exporter.*.exported`, from the first one on.",
+        component="tank",
+        observe=_one(lambda books: books.rejected),
     ),
     Instrument(
         name="surgetank.sealed",

@@ -103,7 +103,6 @@ class Reports:
     def __init__(self, meter_provider: Any, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._tanks: WeakSet[Reported] = WeakSet()
-        self._names: WeakKeyDictionary[Reported, int] = WeakKeyDictionary()
         self._seen: WeakKeyDictionary[Reported, tuple[float, TankStats]] = WeakKeyDictionary()
         meter = meter_provider.get_meter(OWN_SCOPE, __version__)
         for instrument in INSTRUMENTS:
@@ -115,13 +114,16 @@ class Reports:
                 }[instrument.kind]
                 make(instrument.name, [self._callback(instrument)], instrument.unit, instrument.description)
         self._operations, self._attempts = (
-            meter.create_histogram(each.name, each.unit, each.description) for each in (OPERATION, ATTEMPT)
+            meter.create_histogram(
+                each.name, each.unit, each.description, explicit_bucket_boundaries_advisory=each.boundaries
+            )
+            for each in (OPERATION, ATTEMPT)
         )
 
     def join(self, tank: Reported) -> None:
         """Report a tank too."""
-        if tank not in self._names:
-            self._names[tank] = next(_numbers)
+        if tank not in _numbers:
+            _numbers[tank] = next(_next_number)
         self._tanks.add(tank)
         for signal in Signal:
             is_grpc = tank.outlets[signal].protocol == "grpc"
@@ -161,7 +163,7 @@ class Reports:
         return seen[1]
 
     def _attributes(self, component: Component, tank: Reported, signal: Signal | None) -> dict[str, Any]:
-        number = self._names[tank]
+        number = _numbers[tank]
         if component == "tank" or signal is None:
             named = {"otel.component.name": f"{OWN_SCOPE}/{number}"}
             return named if signal is None else {**named, "surgetank.signal": signal.value}
@@ -212,7 +214,9 @@ def _outcome(attempt: Attempt, *, is_grpc: bool) -> dict[str, Any]:
 # Re-entrant: making instruments may run a destructor that makes a tank.
 _lock = threads.new_rlock()
 _groups: WeakKeyDictionary[Any, Reports] = WeakKeyDictionary()
-_numbers = count()
+# A tank keeps its number whichever provider it reports through, so that its series go on.
+_numbers: WeakKeyDictionary[Reported, int] = WeakKeyDictionary()
+_next_number = count()
 
 
 def _renew_lock() -> None:
