@@ -69,8 +69,10 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             thresholds=_ALARM_ABOVE_0,
             queries=[
                 (
-                    f"sum(increase(surgetank_dropped_total{{$HERE, {_LOST}}}[$__range]))"
-                    " + sum(increase(surgetank_rejected_total{$HERE}[$__range]))",
+                    (
+                        f"sum(increase(surgetank_dropped_total{{$HERE, {_LOST}}}[$__range]))"
+                        " + sum(increase(surgetank_rejected_total{$HERE}[$__range]))"
+                    ),
                     "lost",
                 )
             ],
@@ -113,9 +115,11 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             height=5,
             queries=[
                 (
-                    "sum({__name__=~"
-                    '"otel_sdk_processor_(span|log)_queue_size|otel_sdk_exporter_(span|log|metric_data_point)_inflight|surgetank_spool_items"'
-                    ", $HERE})",
+                    (
+                        "sum({__name__=~"
+                        '"otel_sdk_processor_(span|log)_queue_size|otel_sdk_exporter_(span|log|metric_data_point)_inflight|surgetank_spool_items"'
+                        ", $HERE})"
+                    ),
                     "held",
                 )
             ],
@@ -134,7 +138,10 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             unit="cps",
             width=24,
             queries=[
-                (f"sum by (error_type) (rate(surgetank_dropped_total{{$HERE, {_LOST}}}[$__rate_interval]))", "{{error_type}}"),
+                (
+                    f"sum by (error_type) (rate(surgetank_dropped_total{{$HERE, {_LOST}}}[$__rate_interval]))",
+                    "{{error_type}}",
+                ),
                 ("sum(rate(surgetank_rejected_total{$HERE}[$__rate_interval]))", "rejected"),
             ],
         ),
@@ -145,7 +152,10 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             means="Items per second that the applications hand over.",
             unit="cps",
             queries=[
-                ("sum by (surgetank_signal) (rate(surgetank_offered_total{$HERE}[$__rate_interval]))", "{{surgetank_signal}}")
+                (
+                    "sum by (surgetank_signal) (rate(surgetank_offered_total{$HERE}[$__rate_interval]))",
+                    "{{surgetank_signal}}",
+                )
             ],
         ),
         Panel(
@@ -153,7 +163,10 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             means="Items per second that the receivers have taken. Below Offered for long: something is in the way. Above it: what was held is catching up.",
             unit="cps",
             queries=[
-                (f'sum(rate(otel_sdk_exporter_{noun}_exported_total{{$HERE, error_type=""}}[$__rate_interval]))', signal)
+                (
+                    f'sum(rate(otel_sdk_exporter_{noun}_exported_total{{$HERE, error_type=""}}[$__rate_interval]))',
+                    signal,
+                )
                 for noun, signal in (("span", "spans"), ("metric_data_point", "metrics"), ("log", "logs"))
             ],
         ),
@@ -161,7 +174,9 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             title="Dropped, all reasons",
             means="Items per second that were given up, those included that the strategy `sampling` thins out and those offered after a shutdown.",
             unit="cps",
-            queries=[("sum by (error_type) (rate(surgetank_dropped_total{$HERE}[$__rate_interval]))", "{{error_type}}")],
+            queries=[
+                ("sum by (error_type) (rate(surgetank_dropped_total{$HERE}[$__rate_interval]))", "{{error_type}}")
+            ],
         ),
         Panel(
             title="Failed exports, by cause",
@@ -170,8 +185,10 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             unit="cps",
             queries=[
                 (
-                    'sum by (error_type) (rate({__name__=~"otel_sdk_exporter_(span|log|metric_data_point)_exported_total"'
-                    ', $HERE, error_type!=""}[$__rate_interval]))',
+                    (
+                        'sum by (error_type) (rate({__name__=~"otel_sdk_exporter_(span|log|metric_data_point)_exported_total"'
+                        ', $HERE, error_type!=""}[$__rate_interval]))'
+                    ),
                     "{{error_type}}",
                 )
             ],
@@ -193,7 +210,10 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             means="Items per second that were found on disk: left by a process that ended, or died, before it could deliver them.",
             unit="cps",
             queries=[
-                ("sum by (surgetank_signal) (rate(surgetank_recovered_total{$HERE}[$__rate_interval]))", "{{surgetank_signal}}")
+                (
+                    "sum by (surgetank_signal) (rate(surgetank_recovered_total{$HERE}[$__rate_interval]))",
+                    "{{surgetank_signal}}",
+                )
             ],
         ),
         Panel(
@@ -213,8 +233,10 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             unit="bytes",
             queries=[
                 (
-                    "sum by (surgetank_signal) (rate(surgetank_sealed_size_bytes_total{$HERE}[$__rate_interval]))"
-                    " / sum by (surgetank_signal) (rate(surgetank_sealed_total{$HERE}[$__rate_interval]))",
+                    (
+                        "sum by (surgetank_signal) (rate(surgetank_sealed_size_bytes_total{$HERE}[$__rate_interval]))"
+                        " / sum by (surgetank_signal) (rate(surgetank_sealed_total{$HERE}[$__rate_interval]))"
+                    ),
                     "{{surgetank_signal}}",
                 )
             ],
@@ -293,8 +315,10 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             top=1,
             queries=[
                 (
-                    "max(sum by (job, instance, otel_component_name) (surgetank_spool_usage_bytes{$HERE})"
-                    " / (sum by (job, instance, otel_component_name) (surgetank_spool_limit_bytes{$HERE}) > 0))",
+                    (
+                        "max(sum by (job, instance, otel_component_name) (surgetank_spool_usage_bytes{$HERE})"
+                        " / (sum by (job, instance, otel_component_name) (surgetank_spool_limit_bytes{$HERE}) > 0))"
+                    ),
                     "fullest",
                 )
             ],
@@ -326,9 +350,11 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             states={0: ("closed", _BLUE), 1: ("half open", _ORANGE), 2: ("open", _VERMILION)},
             queries=[
                 (
-                    'max by (job, surgetank_signal) (surgetank_breaker_state{$HERE, surgetank_breaker_state="half_open"}'
-                    " + ignoring (surgetank_breaker_state) 2 * "
-                    'surgetank_breaker_state{$HERE, surgetank_breaker_state="open"})',
+                    (
+                        'max by (job, surgetank_signal) (surgetank_breaker_state{$HERE, surgetank_breaker_state="half_open"}'
+                        " + ignoring (surgetank_breaker_state) 2 * "
+                        'surgetank_breaker_state{$HERE, surgetank_breaker_state="open"})'
+                    ),
                     "{{job}} {{surgetank_signal}}",
                 )
             ],
@@ -351,8 +377,10 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             unit="s",
             queries=[
                 (
-                    "histogram_quantile("
-                    f"{quantile}, sum by (le) (rate(otel_sdk_exporter_operation_duration_seconds_bucket{{$HERE}}[$__rate_interval])))",
+                    (
+                        "histogram_quantile("
+                        f"{quantile}, sum by (le) (rate(otel_sdk_exporter_operation_duration_seconds_bucket{{$HERE}}[$__rate_interval])))"
+                    ),
                     f"p{quantile * 100:g}",
                 )
                 for quantile in (0.5, 0.95, 0.99)
@@ -383,8 +411,10 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             unit="reqps",
             queries=[
                 (
-                    "sum by (http_response_status_code, rpc_response_status_code)"
-                    " (rate(surgetank_attempt_duration_seconds_count{$HERE}[$__rate_interval]))",
+                    (
+                        "sum by (http_response_status_code, rpc_response_status_code)"
+                        " (rate(surgetank_attempt_duration_seconds_count{$HERE}[$__rate_interval]))"
+                    ),
                     "status {{http_response_status_code}}{{rpc_response_status_code}}",
                 )
             ],
@@ -396,8 +426,10 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             top=1,
             queries=[
                 (
-                    'sum by (server_address, server_port) (rate(surgetank_attempt_duration_seconds_count{$HERE, error_type!=""}[$__rate_interval]))'
-                    " / sum by (server_address, server_port) (rate(surgetank_attempt_duration_seconds_count{$HERE}[$__rate_interval]))",
+                    (
+                        'sum by (server_address, server_port) (rate(surgetank_attempt_duration_seconds_count{$HERE, error_type!=""}[$__rate_interval]))'
+                        " / sum by (server_address, server_port) (rate(surgetank_attempt_duration_seconds_count{$HERE}[$__rate_interval]))"
+                    ),
                     "{{server_address}}:{{server_port}}",
                 )
             ],
