@@ -23,12 +23,13 @@ from docs.tools.prometheus_names import (
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from prometheus_client import CollectorRegistry
+from prometheus_client import REGISTRY
 
 import surgetank
 from fakes.requests import span
 from fakes.tanks import stepped_tank
 from surgetank.model import BreakerState, DropReason, Signal
+from surgetank.otel import self_metrics
 from surgetank.otel.instruments import INSTRUMENTS
 from surgetank.otlp.spans import snapshot
 from surgetank.testing import permanent
@@ -109,14 +110,13 @@ def test_names_are_the_collectors(instrument, name):
 
 def test_names_are_also_those_of_the_exporter_in_python():
     """Run, not believed: what a process with a tank shows to a scrape."""
-    registry = CollectorRegistry()
-    provider = MeterProvider([PrometheusMetricReader(registry=registry)], shutdown_on_exit=False)
+    provider = MeterProvider([PrometheusMetricReader()], shutdown_on_exit=False)
     tanks = exercise(provider)
     seen = {}
-    for family in registry.collect():
-        for sample in family.samples:
-            if family.name != "target":
-                seen.setdefault(sample.name, set()).update(name for name, value in sample.labels.items() if value)
+    # The registry that all versions of the exporter know; the client's own metrics are there too.
+    for family in REGISTRY.collect():
+        for sample in family.samples if family.name.startswith(("surgetank_", "otel_sdk_")) else ():
+            seen.setdefault(sample.name, set()).update(name for name, value in sample.labels.items() if value)
     del tanks
     provider.shutdown()
 
@@ -309,6 +309,18 @@ def test_every_panel_says_what_it_means_and_asks_the_chosen_source():
     assert [choice["name"] for choice in choices] == ["job", "instance"]
     for choice in choices:
         assert re.search(r"label_values\((\w+)", choice["definition"]).group(1) in SERIES
+
+
+def test_the_sdks_own_processors_are_left_out():
+    """They have metrics of the same names."""
+    expressions = [each for _, each in QUERIES + ALERTS if "otel_sdk_processor" in each and "__name__" not in each]
+    assert expressions
+    for expression in expressions:
+        for _, names, matchers in asked(expression):
+            types = [matcher.value for matcher in matchers if matcher.name == "otel_component_type"]
+            if any(name.startswith("otel_sdk_processor") and not name.endswith("capacity") for name in names):
+                assert types == ["surgetank.+"]
+    assert all(re.fullmatch("surgetank.+", kind) for kind in self_metrics._PROCESSORS.values())
 
 
 def test_every_kind_of_panel_is_declared():

@@ -27,6 +27,8 @@ _SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 _HERE: Final = 'job=~"$job", instance=~"$instance"'
 # Given up against everybody's will: `sampled` was asked for, and what comes after a shutdown was never taken.
 _LOST: Final = 'error_type!~"sampled|already_shutdown"'
+# The SDK's own processors have metrics of the same names; exporters are told apart by the services alone that are chosen.
+_OURS: Final = 'otel_component_type=~"surgetank.+"'
 
 Thresholds = Sequence[tuple[float | None, str]]
 _ALARM_ABOVE_0: Final[Thresholds] = ((None, _BLUE), (1e-9, _VERMILION))
@@ -199,7 +201,7 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             unit="cps",
             queries=[
                 (
-                    f"sum by (error_type) (rate(otel_sdk_processor_{noun}_processed_total{{$HERE}}[$__rate_interval]))",
+                    f"sum by (error_type) (rate(otel_sdk_processor_{noun}_processed_total{{$HERE, {_OURS}}}[$__rate_interval]))",
                     f"{signal} {{{{error_type}}}}",
                 )
                 for noun, signal in (("span", "spans"), ("log", "logs"))
@@ -258,7 +260,7 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             top=1,
             queries=[
                 (
-                    f"max(otel_sdk_processor_{noun}_queue_size{{$HERE}} / otel_sdk_processor_{noun}_queue_capacity{{$HERE}})",
+                    f"max(otel_sdk_processor_{noun}_queue_size{{$HERE, {_OURS}}} / otel_sdk_processor_{noun}_queue_capacity{{$HERE}})",
                     signal,
                 )
                 for noun, signal in (("span", "spans"), ("log", "logs"))
@@ -296,7 +298,7 @@ _ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             means="Spans and log records that wait in memory, over all processes.",
             is_stacked=True,
             queries=[
-                (f"sum(otel_sdk_processor_{noun}_queue_size{{$HERE}})", signal)
+                (f"sum(otel_sdk_processor_{noun}_queue_size{{$HERE, {_OURS}}})", signal)
                 for noun, signal in (("span", "spans"), ("log", "logs"))
             ],
         ),
@@ -594,7 +596,7 @@ def _panels() -> Iterator[dict[str, Any]]:
         y += tallest
 
 
-def _choice(name: str, label: str, query: str) -> dict[str, Any]:
+def _choice(name: str, label: str, query: str, **more: str) -> dict[str, Any]:
     return {
         "name": name,
         "label": label,
@@ -606,8 +608,8 @@ def _choice(name: str, label: str, query: str) -> dict[str, Any]:
         "sort": 1,
         "multi": True,
         "includeAll": True,
-        "allValue": ".*",
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
+        **more,
     }
 
 
@@ -654,8 +656,14 @@ def dashboard() -> dict[str, Any]:
         "templating": {
             "list": [
                 source,
+                # All of them, one by one: services without a tank have some of these metrics, too.
                 _choice("job", "Service", "label_values(surgetank_offered_total, job)"),
-                _choice("instance", "Instance", 'label_values(surgetank_offered_total{job=~"$job"}, instance)'),
+                _choice(
+                    "instance",
+                    "Instance",
+                    'label_values(surgetank_offered_total{job=~"$job"}, instance)',
+                    allValue=".*",
+                ),
             ]
         },
         "panels": list(_panels()),
