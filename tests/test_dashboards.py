@@ -247,7 +247,7 @@ def test_every_instrument_is_on_the_dashboard():
 
 
 def test_the_file_is_what_its_tool_writes():
-    """Otherwise: `python docs/tools/grafana_dashboard.py`."""
+    """Otherwise: `python -m docs.tools.grafana_dashboard`."""
     assert (FOLDER / "surgetank.json").read_text(encoding="utf-8") == grafana_dashboard.text()
 
 
