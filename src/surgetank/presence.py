@@ -39,6 +39,9 @@ _MAGIC: Final = b"surgetank-status"
 _SUFFIX: Final = ".status"
 # No tank has as much to say; whoever plants a larger file shall not fill the reader's memory.
 _LARGEST: Final = 256 * 1024
+# Likewise for files, in one folder, and for folders of other users.
+_MOST_FILES: Final = 1000
+_MOST_FOLDERS: Final = 100
 # A reader may come between two bytes of a writing.
 _LOOKS: Final = 3
 _NAME: Final = "surgetank"
@@ -66,9 +69,10 @@ def folders_on_host(environment: Environment) -> list[str]:
     own = folder_for(environment)
     found = [own] if own is not None else []
     if environment.text("SURGETANK_STATUS_DIR") is None:
-        found += [os.path.join("/run/user", name, _NAME) for name in _names("/run/user")]
+        found += [os.path.join("/run/user", name, _NAME) for name in _names("/run/user")[:_MOST_FOLDERS]]
         shared = _temporary(environment)
-        found += [os.path.join(shared, name) for name in _names(shared) if name.startswith(f"{_NAME}-")]
+        names = [name for name in _names(shared) if name.startswith(f"{_NAME}-")]
+        found += [os.path.join(shared, name) for name in names[:_MOST_FOLDERS]]
     return list(dict.fromkeys(found))
 
 
@@ -212,7 +216,8 @@ class Presence:
                 continue
             try:
                 file = self._filesystem.open(path)
-                if not file.is_locked() and file.size() > 0:
+                # An empty one is being made; asking for its lock could keep its owner from it.
+                if file.size() > 0 and not file.is_locked():
                     self._filesystem.unlink(path)
                 file.close()
             except OSError:
@@ -227,14 +232,16 @@ class Sighting:
     is_alive: bool
     """Whether its process still has it."""
     said: Mapping[str, Any]
-    """What it said last."""
+    """What it said last; empty where the version is not ours."""
+    version: int = VERSION
+    """The version of what it said."""
 
 
 def sightings(folders: list[str], filesystem: Filesystem | None = None) -> Iterator[Sighting]:
     """
     Read the status files in these folders; those that cannot be read, or are not whole, are passed over.
 
-    Changes nothing.
+    Changes nothing. What is said is as it was found: of any type, and by whoever may write there.
     """
     filesystem = filesystem or OsFilesystem()
     for folder in folders:
@@ -242,11 +249,10 @@ def sightings(folders: list[str], filesystem: Filesystem | None = None) -> Itera
             names = sorted(filesystem.names(folder))
         except OSError:
             continue
-        for name in names:
-            if name.endswith(_SUFFIX):
-                found = _sight(filesystem, os.path.join(folder, name))
-                if found is not None:
-                    yield found
+        for name in [name for name in names if name.endswith(_SUFFIX)][:_MOST_FILES]:
+            found = _sight(filesystem, os.path.join(folder, name))
+            if found is not None:
+                yield found
 
 
 def _sight(filesystem: Filesystem, path: str) -> Sighting | None:
@@ -256,9 +262,10 @@ def _sight(filesystem: Filesystem, path: str) -> Sighting | None:
         return None
     try:
         for _ in range(_LOOKS):
-            said = _parsed(file.read_at(0, _LARGEST))
-            if said is not None:
-                return Sighting(path, file.is_locked(), said)
+            parsed = _parsed(file.read_at(0, _LARGEST))
+            if parsed is not None:
+                version, said = parsed
+                return Sighting(path, file.is_locked(), said, version)
     except OSError:
         pass
     finally:
@@ -266,18 +273,24 @@ def _sight(filesystem: Filesystem, path: str) -> Sighting | None:
     return None
 
 
-def _parsed(data: bytes) -> Mapping[str, Any] | None:
+def _parsed(data: bytes) -> tuple[int, Mapping[str, Any]] | None:
+    """Return version and content; None for what is not whole."""
     head, _, rest = data.partition(b"\n")
     words = head.split()
     try:
-        magic, version, length, checksum = words[0], int(words[1]), int(words[2]), int(words[3], 16)
+        magic, version = words[0], int(words[1])
+        if magic != _MAGIC:
+            return None
+        if version != VERSION:
+            return version, {}
+        length, checksum = int(words[2]), int(words[3], 16)
         body = rest[:length]
-        if magic != _MAGIC or version != VERSION or len(body) != length or zlib.crc32(body) != checksum:
+        if len(body) != length or zlib.crc32(body) != checksum:
             return None
         said = json.loads(body)
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, RecursionError):
         return None
-    return said if isinstance(said, dict) else None
+    return (version, said) if isinstance(said, dict) else None
 
 
 def service_name(environment: Environment) -> str:

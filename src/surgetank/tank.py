@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, Final
@@ -398,6 +399,7 @@ class Tank:
     def after_fork_in_child(self) -> None:
         """Start anew with empty buffers and no sockets; called by the fork hook."""
         self._renew_locks()
+        self._started_at = self._clock.now()
         for endpoint in self._endpoints.values():
             endpoint.forget()
         for pipeline in self._pipelines.values():
@@ -551,6 +553,7 @@ class Tank:
         stats, memory, disk = self.stats(), self._memory.monitor.current.reading, self._disk
         spool = None if disk is None else {"path": disk.folder.path, "limit_bytes": stats.spool_limit_bytes}
         return {
+            "host": socket.gethostname(),
             "pid": os.getpid(),
             "command": command(),
             "service": service_name(Environment()),

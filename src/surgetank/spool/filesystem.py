@@ -23,7 +23,10 @@ HAS_LOCKS: Final = fcntl is not None
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
 _FLAGS: Final = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-_READ_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+# Whoever only reads may come upon a pipe that somebody has planted, and shall not wait until it is written to.
+_READ_FLAGS: Final = (
+    os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+)
 
 
 class File(Protocol):
