@@ -17,7 +17,7 @@ from surgetank.model import BreakerState, Clock, DropReason, Signal, SignalStats
 LATELY: Final = 60.0
 """So many seconds after the last loss a tank counts as losing."""
 # What is given up because somebody asked for it is no loss that anybody need act upon.
-_INTENDED: Final = frozenset({DropReason.SAMPLED.value, DropReason.ALREADY_SHUTDOWN.value})
+INTENDED: Final = frozenset({DropReason.SAMPLED.value, DropReason.ALREADY_SHUTDOWN.value})
 
 
 class HealthState(enum.Enum):
@@ -98,7 +98,7 @@ class Watch:
 
 def _losses(books: SignalStats) -> Iterator[tuple[str, int]]:
     for reason, items in books.dropped.items():
-        if reason not in _INTENDED:
+        if reason not in INTENDED:
             yield reason, items
     for cause, items in books.rejected_by_cause.items():
         yield f"refused for good ({cause})", items

@@ -223,7 +223,11 @@ def test_a_refused_connection_is_retried_later_and_dialled_at_once(sender_for, w
 
     with within(0):
         for _ in range(3):
-            assert failure(sender.send(batch(), 5.0)) == (Outcome.RETRY, "connection_refused", False)
+            verdict = sender.send(batch(), 5.0)
+            assert failure(verdict) == (Outcome.RETRY, "connection_refused", False)
+            # What people read of it begins with the fault.
+            assert "addresses" not in verdict.message
+            assert server.address not in verdict.message
     with server:
         assert sender.send(batch(), 5.0).outcome is Outcome.DELIVERED
 

@@ -3,6 +3,7 @@
 import gzip
 import logging
 import os
+import re
 import socket
 import sys
 import threading
@@ -207,6 +208,36 @@ def test_a_refused_connection_is_retried_later(sender_for, within):
         verdict = sender_for(server).send(batch(), 5.0)
 
     assert failure(verdict) == (Outcome.RETRY, "connection_refused", False)
+
+
+def test_what_went_wrong_is_said_without_the_objects_around_it(opened, sender_for, authority):
+    """People read it, in a log line and in a table: no classes, no numbers of errors, no host a second time."""
+    with HttpServer() as gone:
+        pass
+    silent = opened(HttpServer(http.hang))
+    hanging_up = opened(Loopback(lambda sock, number: None))
+    babbling = opened(HttpServer(http.raw(b"garbage\r\n\r\n")))
+    strange = opened(HttpServer(tls=authority.server_context()))
+
+    said = [
+        sender_for(gone).send(batch(), 5.0),
+        sender_for(strange, proxy=f"http://{gone.address}").send(batch(), 5.0),
+        sender_for(silent).send(batch(), 0.1),
+        sender_for(hanging_up).send(batch(), 5.0),
+        sender_for(babbling).send(batch(), 5.0),
+        sender_for(strange, scheme="https").send(batch(), 5.0),
+        sender_for(silent, scheme="https").send(batch(), 0.1),
+    ]
+
+    assert [(each.cause, each.message) for each in said[:3]] == [
+        ("connection_refused", "Connection refused"),
+        ("proxy", "Connection refused"),
+        ("timeout", "no answer in time"),
+    ]
+    assert said[5].message.startswith("certificate verify failed: ")
+    for verdict in said:
+        assert verdict.message
+        assert not re.search(r"LineHTTP|Pool|Errno|host=|_ssl\.c|Error\(", verdict.message)
 
 
 def test_a_listener_that_never_accepts_costs_one_time_out(opened, within):

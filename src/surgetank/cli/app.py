@@ -14,6 +14,7 @@ import typer
 from surgetank.cli import chosen, show
 from surgetank.cli.run import run as run_command
 from surgetank.cli.sending import deliver, outlets_for
+from surgetank.cli.top import top
 from surgetank.clock import SystemClock
 from surgetank.drain import ATTEMPTS
 from surgetank.model import Signal
@@ -37,6 +38,7 @@ spool: Final = typer.Typer(
     Everything is read-only unless `--apply` is given, and can be used while the owners are running.""",
 )
 app.add_typer(spool, name="spool")
+app.command()(top)
 
 
 @app.command(

@@ -87,6 +87,10 @@ _FAULTS: Final[tuple[tuple[str, str], ...]] = (
 _REPAIRABLE: Final = re.compile(
     "CERTIFICATE_VERIFY_FAILED|Hostname Verification|is not in peer certificate|returned .*407"
 )
+# What it says before the fault itself, and people know already.
+_PREAMBLE: Final = re.compile(
+    r"^failed to connect to all addresses; last error: [A-Z]+: (ipv[46]:\S+: )?(Failed to connect to remote host: )?"
+)
 
 # An attempt that ends this close (seconds) to its deadline was ended by it, and not by the server's own.
 _NEAR: Final = 0.02
@@ -250,7 +254,8 @@ class GrpcSender:
             # gRPC does not say whether the server said this or itself, except in its choice of words.
             fault = next((name for words, name in _FAULTS if words in details), None)
             if fault is not None:
-                return verdicts.of_failure(fault, details, is_repairable=_REPAIRABLE.search(details) is not None)
+                is_repairable = _REPAIRABLE.search(details) is not None
+                return verdicts.of_failure(fault, _PREAMBLE.sub("", details), is_repairable=is_repairable)
         status = trailers.get("grpc-status-details-bin", b"")
         return verdicts.of_grpc(code.name, details=details, status=status, body=b"", items=0)
 

@@ -181,7 +181,7 @@ def _inflated(body: bytes, encoding: str) -> bytes:
 def _judge(error: BaseException) -> Verdict:
     chain = list(_causes(error))
     is_repairable = any(isinstance(cause, ssl.SSLCertVerificationError) or _wants_login(cause) for cause in chain)
-    message = _OTHER_VERSION if any(_is_http_2(cause) for cause in chain) else str(error)
+    message = _OTHER_VERSION if any(_is_http_2(cause) for cause in chain) else _words(chain)
     return verdicts.of_failure(_kind(chain), message, is_repairable=is_repairable)
 
 
@@ -222,6 +222,23 @@ def _kind(chain: list[BaseException]) -> str:
         if any(isinstance(cause, kind) for cause in chain):
             return name
     return type(chain[0]).__name__
+
+
+def _words(chain: list[BaseException]) -> str:
+    """Return what went wrong in the words of the innermost cause, without the objects that libraries print around it."""
+    cause = chain[-1]
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError) and cause.reason:
+        return cause.reason.replace("_", " ").lower()
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    if isinstance(cause, TimeoutError) and "timed out" in str(cause):
+        is_dialling = any(isinstance(each, ConnectTimeoutError) for each in chain)
+        return "no connection in time" if is_dialling else "no answer in time"
+    if isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError):
+        return f"{type(cause).__name__}: {cause}"
+    return str(cause)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
