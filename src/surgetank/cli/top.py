@@ -30,7 +30,6 @@ from surgetank.cli.top_view import Frame, draw
 from surgetank.cli.top_watch import LOSING, Shown, Watcher, totals
 from surgetank.clock import SystemClock
 from surgetank.config import Environment
-from surgetank.errors import ConfigError
 from surgetank.presence import folders_on_host, sightings
 from surgetank.spool.filesystem import HAS_LOCKS
 
@@ -155,12 +154,9 @@ class _Watching:
         # Asked for each time: a user's folder comes with the user's first tank.
         if self._folder is not None:
             return [self._folder]
-        try:
-            return folders_on_host(Environment())
-        except ConfigError:
-            # A mistake in a setting that is no business of whoever only looks.
-            variables = {name: value for name, value in os.environ.items() if name != "SURGETANK_STATUS_ENABLED"}
-            return folders_on_host(Environment(variables))
+        # Whether a tank of this process would have a file is no business of whoever only looks.
+        variables = {name: value for name, value in os.environ.items() if name != "SURGETANK_STATUS_ENABLED"}
+        return folders_on_host(Environment(variables))
 
 
 def _trouble(folder: str) -> str:

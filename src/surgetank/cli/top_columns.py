@@ -54,7 +54,7 @@ class Page:
         """Return the sign of a state."""
         return (_SIGNS if self.is_unicode else _ASCII_SIGNS)[state]
 
-    def bar(self, part: float, cells: int) -> Text:
+    def bar(self, part: float, cells: int, style: str) -> Text:
         """Return a bar that is full to that part."""
         part = min(1.0, max(0.0, part))
         eighths = round(part * cells * 8)
@@ -62,7 +62,7 @@ class Page:
             full = "#" * (eighths // 8)
         else:
             full = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
-        return Text.assemble((full, level(part)), (("·" if self.is_unicode else ".") * (cells - len(full)), "dim"))
+        return Text.assemble((full, style), (("·" if self.is_unicode else ".") * (cells - len(full)), "dim"))
 
     def fitted(self, line: Text) -> Text:
         """Return a line as it can be shown here."""
@@ -100,8 +100,10 @@ class Cell:
     def fill(self, part: float, whole: float) -> Text:
         """Return a bar and a percentage."""
         full = part / whole if whole else 0.0
-        bar = self.page.bar(full, self.width - 6)
-        return Text.assemble(" ", bar, (f"{percent(full):>5}", level(full) if full >= 0.5 else ""))
+        books = self.books
+        # What is on disk too gives way without a loss, however much of it there is.
+        style = level(full * max(0, books.held - books.stored) / books.held if books.held else 0.0)
+        return Text.assemble(" ", self.page.bar(full, self.width - 6, style), (f"{percent(full):>5}", style))
 
 
 @dataclass(frozen=True, slots=True)
