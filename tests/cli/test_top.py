@@ -209,7 +209,7 @@ def test_who_died_is_shown_for_some_seconds_and_its_file_stays():
 
     [tank] = host.look()
     assert tank.state == "died"
-    assert "without a shutdown; 7 on disk" in text([tank])
+    assert "without a shutdown; it left 7 on disk" in text([tank])
     host.files.clear()
     assert [tank.state for tank in host.look()] == ["died"]
     host.write()

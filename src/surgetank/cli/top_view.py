@@ -17,9 +17,11 @@ from rich.text import Text
 from surgetank.cli.show import counted, duration, size
 from surgetank.cli.top_columns import COLOURS, TROUBLE, Cell, Column, Page, chosen, level, percent, rate, short
 from surgetank.cli.top_readings import UNREADABLE, SignalReading
-from surgetank.cli.top_watch import ENDED, LOSING, STATES, Shown, Totals, totals
+from surgetank.cli.top_watch import DIED, ENDED, LOSING, STATES, Shown, Totals, totals
 from surgetank.model import Signal
 
+# From this width on, a tank in one line has all its figures.
+_ROOMY: Final = 100
 # A tank writes at least once a minute, however little happens.
 _SILENT: Final = 90.0
 
@@ -59,7 +61,7 @@ def _head(frame: Frame, all_of: Totals, page: Page) -> Iterator[Text]:
     if all_of.tanks != all_of.processes:
         line.append(f", {counted(all_of.tanks, 'tank')}")
     for state in STATES:
-        if all_of.states.get(state):
+        if all_of.states.get(state) and state not in (ENDED, DIED):
             line.append(f"  {page.sign(state)} {all_of.states[state]:,} {state}", COLOURS[state])
     right = f"{time.strftime('%H:%M:%S', time.localtime(frame.now))}  {frame.note}".rstrip()
     gap = page.width - line.cell_len - len(right)
@@ -102,7 +104,8 @@ def _nobody(frame: Frame) -> Iterator[Text]:
         yield Text.assemble(f"  {path}", (f"  ({trouble})" if trouble else "", "yellow"))
     yield Text()
     yield Text("A process is seen from the moment it makes a tank, unless")
-    yield Text("- SURGETANK_STATUS_ENABLED=false or SURGETANK_STATUS_DIR is set for it (see --dir), or")
+    yield Text("- SURGETANK_STATUS_ENABLED=false is set for it, or")
+    yield Text("- SURGETANK_STATUS_DIR is set for it, and for this command is not (--dir), or")
     yield Text("- it runs as another user (run this as that user, or as root), or")
     yield Text("- it runs in a container (run this inside it, or share a folder: docs/top.md).")
 
@@ -114,7 +117,10 @@ def _body(frame: Frame, page: Page, columns: list[tuple[Column, int]], room: int
     for column, width in columns:
         headings += column.cell(Text(column.heading), width)
     headings.stylize("dim underline" if page.is_unicode else "dim")
-    spaced = [line for block in blocks for line in (*block, Text())][:-1]
+    # Those that have gone are a line each, and need no room between them.
+    are_gone = [tank.is_gone for tank in frame.tanks]
+    gaps = [[] if are_gone[number : number + 2] == [True, True] else [Text()] for number in range(len(blocks))]
+    spaced = [line for block, gap in zip(blocks, gaps, strict=True) for line in (*block, *gap)][:-1]
     if room is None or len(spaced) + 1 <= room:
         return [headings, *spaced]
     lines = [_line(tank, page) for tank in frame.tanks]
@@ -134,7 +140,7 @@ def _more(hidden: list[Shown]) -> Text:
     by_state = ", ".join(
         f"{count:,} {state}" for state in STATES if (count := sum(tank.state == state for tank in hidden))
     )
-    return Text(f"… and {len(hidden):,} more ({by_state}): a higher window, --pid or --service shows them", "bold")
+    return Text(f"… and {len(hidden):,} more ({by_state}); --pid and --service choose", "bold")
 
 
 def _title(tank: Shown, page: Page) -> Text:
@@ -146,16 +152,19 @@ def _title(tank: Shown, page: Page) -> Text:
 
 
 def _line(tank: Shown, page: Page) -> Text:
-    """Return a tank in one line."""
-    books = tank.reading.signals.values()
+    """Return a tank in one line, whose figures stand below those of others."""
+    books, rates = tank.reading.signals.values(), tank.rates.values()
     figures = Text()
-    if tank.rates:
-        figures.append(f"  in {rate(sum(each.offered for each in tank.rates.values()))}/s")
-        figures.append(f"  out {rate(sum(each.delivered for each in tank.rates.values()))}/s")
-    figures.append(f"  held {short(sum(each.held for each in books))}")
-    figures.append(f"  on disk {short(sum(each.on_disk for each in books))}")
-    lost = sum(each.lost_items for each in books)
-    figures.append(f"  lost {short(lost)}", "bold red" if any(tank.growing.values()) else "")
+    for name, figure in [
+        ("in", rate(sum(each.offered for each in rates)) if rates else "-"),
+        ("out", rate(sum(each.delivered for each in rates)) if rates else "-"),
+    ]:
+        figures.append(f" {name} ", "dim").append(f"{figure:>6}").append("/s", "dim")
+    figures.append(" held ", "dim").append(f"{short(sum(each.held for each in books)):>6}")
+    if page.width >= _ROOMY:
+        figures.append(" on disk ", "dim").append(f"{short(sum(each.on_disk for each in books)):>6}")
+    lost = f"{short(sum(each.lost_items for each in books)):>6}"
+    figures.append(" lost ", "dim").append(lost, "bold red" if any(tank.growing.values()) else "")
     title = _title(tank, page)
     title.truncate(max(24, page.width - figures.cell_len), overflow="ellipsis", pad=True)
     title += figures
@@ -202,7 +211,7 @@ def _ending(tank: Shown) -> str:
     if tank.state == ENDED:
         return "it was shut down" if tank.reading.health == ENDED else "it ended in order"
     kept = sum(books.on_disk for books in tank.reading.signals.values())
-    left = f"; {short(kept)} on disk are taken over by whoever shares its spool" if kept else ""
+    left = f"; it left {short(kept)} on disk" if kept else ""
     return f"gone without a shutdown{left}"
 
 
