@@ -98,7 +98,6 @@ def test_a_shorter_report_hides_what_is_left_of_a_longer_one(folder):
     [
         b"",
         b"surgetank-status",
-        b"surgetank-status 2 2 00000000\n{}",
         b"surgetank-status 1 2 00000000\n{}",
         b"surgetank-status 1 99999999 00000000\n{}",
         b"surgetank-status 1 -1 00000000\n{}",
