@@ -187,6 +187,16 @@ class Terminal:
             if select.select([self.ours], [], [], 0.2)[0]:
                 self.output += os.read(self.ours, 65536)
 
+    def wait_until_stopped(self):
+        until = time.monotonic() + PATIENCE
+        while True:
+            pid, status = os.waitpid(self.process.pid, os.WUNTRACED | os.WNOHANG)
+            if pid:
+                assert os.WIFSTOPPED(status)
+                return
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
     def ends_with(self, code):
         until = time.monotonic() + PATIENCE
         while self.process.poll() is None:
@@ -225,6 +235,25 @@ def test_whatever_ends_it_the_terminal_is_as_it_was(start, terminal, end, code):
     assert BACK in watched.output
     assert watched.output.rindex(CURSOR) > watched.output.index(ALTERNATE)
     assert b"Traceback" not in watched.output
+
+
+def test_a_suspended_one_gives_the_terminal_back_and_takes_it_again(start, terminal):
+    """Ctrl-Z, and `fg`."""
+    process = start("shop")
+    watched = terminal()
+    watched.read_until(str(process.pid).encode())
+
+    watched.process.send_signal(signal.SIGTSTP)
+    watched.read_until(BACK)
+    watched.wait_until_stopped()
+    assert termios.tcgetattr(watched.theirs) == watched.mode
+
+    watched.output = b""
+    watched.process.send_signal(signal.SIGCONT)
+    watched.read_until(ALTERNATE)
+    watched.read_until(str(process.pid).encode())
+    os.write(watched.ours, b"q")
+    watched.ends_with(0)
 
 
 def test_a_terminal_that_can_do_nothing_gets_plain_lines(start, terminal):

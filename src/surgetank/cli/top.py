@@ -193,8 +193,20 @@ def _live(watching: _Watching, interval: float) -> None:
             _print(console, watching.frame(watching.tanks(), f"every {interval:g} s"))
             console.print()
             time.sleep(interval)
+    with _told_of_signals():
+        while True:
+            try:
+                _paint(watching, interval, console)
+            except _Suspended:
+                os.kill(os.getpid(), signals.SIGSTOP)
+                # Somebody has brought us back to the foreground.
+            else:
+                return
+
+
+def _paint(watching: _Watching, interval: float, console: Console) -> None:
     note = f"every {interval:g} s, q quits"
-    with _ended_by_signals(), keys() as typed, Live(console=console, screen=True, auto_refresh=False) as live:
+    with keys() as typed, Live(console=console, screen=True, auto_refresh=False) as live:
         is_going = True
         while is_going:
             lines = draw(watching.frame(watching.tanks(), note), _page(console, is_whole=False))
@@ -202,14 +214,22 @@ def _live(watching: _Watching, interval: float) -> None:
             is_going = not typed.pressed("q", interval)
 
 
+class _Suspended(Exception):  # noqa: N818  # No error.
+    """Ctrl-Z was typed."""
+
+
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Have what ends us by a signal give the terminal back first."""
+def _told_of_signals() -> Iterator[None]:
+    """Have what ends or stops us by a signal give the terminal back first."""
 
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signals.signal(number, end) for number in (signals.SIGTERM, signals.SIGHUP)}
+    def suspend(_: int, __: FrameType | None) -> None:
+        raise _Suspended
+
+    handlers = {signals.SIGTERM: end, signals.SIGHUP: end, signals.SIGTSTP: suspend}
+    before = {number: signals.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:

@@ -38,6 +38,7 @@ _BAR_MIN: Final = 6
 _BAR_MAX: Final = 24
 _TROUBLE_MIN: Final = 24
 _TROUBLE_MAX: Final = 80
+_CALM: Final = "green"
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 
 
@@ -103,7 +104,9 @@ class Cell:
         books = self.books
         # What is on disk too gives way without a loss, however much of it there is.
         style = level(full * max(0, books.held - books.stored) / books.held if books.held else 0.0)
-        return Text.assemble(" ", self.page.bar(full, self.width - 6, style), (f"{percent(full):>5}", style))
+        return Text.assemble(
+            " ", self.page.bar(full, self.width - 6, style), (f"{percent(full):>5}", "" if style == _CALM else style)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ def chosen(width: int) -> list[tuple[Column, int]]:
 
 def level(part: float) -> str:
     """Return the colour of what is full to that part."""
-    return "green" if part < 0.5 else "yellow" if part < 0.8 else "red"
+    return _CALM if part < 0.5 else "yellow" if part < 0.8 else "red"
 
 
 def percent(part: float) -> str:
