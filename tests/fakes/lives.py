@@ -131,6 +131,7 @@ class Life:
 
 class _Untried:
     attempts = 0
+    is_attempted = False
 
 
 def live(filesystem, clock, journal, *, durability="os"):
