@@ -1,43 +1,27 @@
-"""The documents say what the code does: examples run, every setting and every reason is described."""
+"""The documents say what the code does: every setting, reason, metric and public name is described."""
 
 import dataclasses
 import inspect
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk import environment_variables
+from opentelemetry.sdk._logs import export as logs_export
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import export
+from scripts.metrics_page import PAGE, prometheus_name, written
 
 import surgetank
 from surgetank.config import BufferConfig, Timing
 from surgetank.memory.settings import MemoryConfig
+from surgetank.otel.instruments import INSTRUMENTS
 from surgetank.spool.settings import SpoolConfig
-from surgetank.testing.collector import Collector
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_the_readmes_examples_run(number):
-    """Each in a process of its own, against a collector."""
-    with Collector() as collector:
-        code = EXAMPLES[number].replace("http://localhost:4318", collector.endpoint)
-        environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=30)
-
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_there_are_examples():
-    """Or the test above would say nothing."""
-    assert len(EXAMPLES) == 3
+DOCS = ROOT / "docs"
 
 
 @pytest.mark.parametrize("record", [BufferConfig, MemoryConfig, SpoolConfig, Timing])
@@ -73,3 +57,59 @@ def test_decisions_are_numbered_without_gaps():
     numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs" / "decisions").glob("*.md"))
 
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_the_metrics_page_is_made_of_the_instruments():
+    """If this fails: `python scripts/metrics_page.py`."""
+    page = PAGE.read_text(encoding="utf-8")
+
+    assert written(page) == page
+    for instrument in INSTRUMENTS:
+        assert f"`{prometheus_name(instrument)}`" in page, instrument.name
+
+
+def test_names_in_prometheus_are_those_of_the_translation():
+    """The unit's word, once; a ratio for a gauge only; `total` for a counter."""
+    names = {instrument.name: prometheus_name(instrument) for instrument in INSTRUMENTS}
+
+    assert names["surgetank.sealed.size"] == "surgetank_sealed_size_bytes_total"
+    assert names["surgetank.attempt.duration"] == "surgetank_attempt_duration_seconds"
+    assert names["surgetank.memory.pressure"] == "surgetank_memory_pressure_ratio"
+    assert names["surgetank.sampling.ratio"] == "surgetank_sampling_ratio"
+    assert names["surgetank.spool.down"] == "surgetank_spool_down"
+    assert names["otel.sdk.exporter.span.exported"] == "otel_sdk_exporter_span_exported_total"
+
+
+def test_metrics_that_the_pages_name_exist():
+    """In queries and in prose."""
+    known = {prometheus_name(instrument) for instrument in INSTRUMENTS} | {"surgetank_signal"}
+    for page in DOCS.glob("*.md"):
+        for name in re.findall(r"\b(?:surgetank|otel_sdk)_[a-z_]+\b", page.read_text(encoding="utf-8")):
+            assert name in known, f"{page.name}: {name}"
+
+
+def test_every_public_name_is_on_the_api_page():
+    """Once."""
+    found = re.findall(r"^::: surgetank\.(\w+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert sorted(set(found) - {"testing"}) == surgetank.__all__
+
+
+def test_every_argument_of_the_stock_classes_has_its_row():
+    """On the page about the migration from them, with the variables that say the same."""
+    page = (DOCS / "migration.md").read_text(encoding="utf-8")
+    for stock in (export.BatchSpanProcessor, logs_export.BatchLogRecordProcessor, PeriodicExportingMetricReader):
+        section = page.partition(f"## `{stock.__name__}`")[2].partition("\n## ")[0]
+        for name in list(inspect.signature(stock).parameters):
+            assert f"`{name}`" in section, f"{stock.__name__}: {name}"
+    for variable in vars(environment_variables).values():
+        if str(variable).startswith(("OTEL_BSP_", "OTEL_BLRP_", "OTEL_METRIC_EXPORT_")):
+            assert f"`{variable}`" in page, variable
+
+
+def test_every_word_has_its_meaning():
+    """Those that code, settings, metrics and log lines have in common."""
+    page = (DOCS / "glossary.md").read_text(encoding="utf-8")
+    words = "offer intake seal batch lane queue lease ack release verdict breaker half-open cooldown spool segment record pressure adopt drain tank"
+    for word in [*words.split(), "dead letter", "accounting law"]:
+        assert re.search(rf"^\*\*{word}\*\*\n:   ", page, re.MULTILINE | re.IGNORECASE), word

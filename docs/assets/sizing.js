@@ -29,7 +29,7 @@ if (typeof module !== "undefined") {
   module.exports = { needed };
 } else {
   document.addEventListener("DOMContentLoaded", () => {
-    const form = document.getElementById("sizing");
+    const form = document.getElementById("sizing-calculator");
     if (form !== null) start(form);
   });
 }
