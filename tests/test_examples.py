@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from examples import ELSEWHERE, ROOT, blocks, pages
 
+from examples import ELSEWHERE, ROOT, blocks, pages
 from surgetank.spool.encryption import Cipher
 from surgetank.testing.collector import Collector
 
