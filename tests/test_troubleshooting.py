@@ -9,7 +9,7 @@ PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 SOURCE = ROOT / "src" / "surgetank"
 
 _QUOTED = re.compile(r"^`([^`]+)`\n:   ", re.MULTILINE)
-_LEVELS = ("info", "warning", "error", "exception")
+_LEVELS = ("info", "warning", "error", "exception", "log")
 
 
 def template(node):

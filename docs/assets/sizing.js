@@ -1,28 +1,37 @@
 /* The calculator of the page "Sizing". No library; `needed` is plain arithmetic, which the tests run beside the same in Python. */
 "use strict";
 
-const SIZING = { mebibyte: 1048576, headroom: 1.25, batch: 512, batchOverhead: 512, reserveMb: 64, deadLetterMb: 16 };
+const SIZING = { mebibyte: 1048576, margin: 1.1, batch: 512, delay: 0.8, memoryOverhead: 512, diskOverhead: 200, reserveMb: 64, deadLetterMb: 16 };
 
 /**
- * What an outage needs.
- * @param {number} rate items a second, in one process
+ * What an outage needs, if nothing is to be lost.
+ * @param {number} rate items a second, of all processes together
  * @param {number} minutes how long the outage lasts
  * @param {number} bytesPerItem of an item that is sealed
- * @param {number} processes that share a spool
+ * @param {number} processes that share the load and the spool equally
  */
 function needed(rate, minutes, bytesPerItem, processes) {
-  const items = Math.ceil(rate * minutes * 60);
-  const bytes = items * bytesPerItem;
-  const batches = Math.ceil(items / SIZING.batch);
-  const spoolMb = Math.max(16, Math.ceil((SIZING.headroom * bytes * processes) / SIZING.mebibyte));
+  const seconds = minutes * 60;
+  const batch = Math.min(SIZING.batch, Math.max(1, (rate / processes) * SIZING.delay));
+  const onDisk = rate * (bytesPerItem + SIZING.diskOverhead / batch) * seconds * SIZING.margin;
+  const items = (rate / processes) * seconds * SIZING.margin;
+  const inMemory = items * (bytesPerItem + SIZING.memoryOverhead / batch);
+  const spoolMb = rounded(onDisk / SIZING.mebibyte);
   return {
-    items: items,
-    bytes: bytes,
+    items: Math.ceil(rate * seconds),
     spoolMb: spoolMb,
     volumeMb: spoolMb + SIZING.reserveMb + SIZING.deadLetterMb,
-    maxSize: Math.ceil(SIZING.headroom * items),
-    maxMemoryMb: Math.max(16, Math.ceil((SIZING.headroom * (bytes + batches * SIZING.batchOverhead)) / SIZING.mebibyte)),
+    maxAge: rounded(seconds * SIZING.margin),
+    maxSize: rounded(items),
+    maxMemoryMb: rounded(inMemory / SIZING.mebibyte),
   };
+}
+
+/** A number that is not less, with two digits that count. */
+function rounded(value) {
+  if (value <= 0) return 0;
+  const step = 10 ** Math.max(0, Math.floor(Math.log10(value)) - 1);
+  return Math.ceil(value / step) * step;
 }
 
 if (typeof module !== "undefined") {
@@ -49,15 +58,13 @@ function start(form) {
 
 function shown(rate, minutes, bytesPerItem, processes) {
   const need = needed(rate, minutes, bytesPerItem, processes);
-  const seconds = Math.ceil(1.25 * minutes * 60);
-  const age = seconds > 172800 ? `\nSURGETANK_SPOOL_MAX_AGE=${seconds}` : "";
+  const age = minutes * 60 > 172800 ? `\nSURGETANK_SPOOL_MAX_AGE=${need.maxAge}` : "";
   const list = document.createElement("dl");
   for (const [term, value] of [
-    ["Items that one process makes meanwhile", need.items.toLocaleString("en")],
-    ["Their bytes, sealed", size(need.bytes / SIZING.mebibyte)],
-    ["The spool of all processes, a quarter to spare", size(need.spoolMb)],
-    ["The volume for it, with reserve and dead letters", size(need.volumeMb)],
-    ["Memory in its place, for each process without a spool", size(need.maxMemoryMb)],
+    ["Items that are made meanwhile", need.items.toLocaleString("en")],
+    ["The spool for them", size(need.spoolMb)],
+    ["The volume, with reserve and dead letters", size(need.volumeMb)],
+    ["Without a spool: memory in each process", size(need.maxMemoryMb)],
   ]) {
     const row = document.createElement("div");
     row.append(text("dt", term), text("dd", value));
