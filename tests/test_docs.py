@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from docs.tools.metrics_page import PAGE, written
+from docs.tools.prometheus_names import prometheus_name
 from opentelemetry.sdk import environment_variables
 from opentelemetry.sdk._logs import export as logs_export
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import export
-from scripts.metrics_page import PAGE, prometheus_name, written
 
 import surgetank
 from surgetank.config import BufferConfig, Timing
@@ -60,24 +61,12 @@ def test_decisions_are_numbered_without_gaps():
 
 
 def test_the_metrics_page_is_made_of_the_instruments():
-    """If this fails: `python scripts/metrics_page.py`."""
+    """If this fails: `python -m docs.tools.metrics_page`."""
     page = PAGE.read_text(encoding="utf-8")
 
     assert written(page) == page
     for instrument in INSTRUMENTS:
         assert f"`{prometheus_name(instrument)}`" in page, instrument.name
-
-
-def test_names_in_prometheus_are_those_of_the_translation():
-    """The unit's word, once; a ratio for a gauge only; `total` for a counter."""
-    names = {instrument.name: prometheus_name(instrument) for instrument in INSTRUMENTS}
-
-    assert names["surgetank.sealed.size"] == "surgetank_sealed_size_bytes_total"
-    assert names["surgetank.attempt.duration"] == "surgetank_attempt_duration_seconds"
-    assert names["surgetank.memory.pressure"] == "surgetank_memory_pressure_ratio"
-    assert names["surgetank.sampling.ratio"] == "surgetank_sampling_ratio"
-    assert names["surgetank.spool.down"] == "surgetank_spool_down"
-    assert names["otel.sdk.exporter.span.exported"] == "otel_sdk_exporter_span_exported_total"
 
 
 def test_metrics_that_the_pages_name_exist():

@@ -1,4 +1,4 @@
-"""The tables of `docs/metrics.md`, made of the list of instruments: `python scripts/metrics_page.py` writes them anew.
+"""The tables of `docs/metrics.md`, made of the list of instruments: `python -m docs.tools.metrics_page` writes them anew.
 
 Owns: what stands between the page's two markers. Threads: one.
 """
@@ -12,29 +12,17 @@ from typing import Final
 
 from surgetank.otel.instruments import INSTRUMENTS, Instrument
 
-PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
-BEGIN: Final = "<!-- made by scripts/metrics_page.py: begin -->\n"
-END: Final = "<!-- made by scripts/metrics_page.py: end -->\n"
+from .prometheus_names import prometheus_name
 
-_UNITS: Final = {"By": "bytes", "s": "seconds"}
+PAGE: Final = Path(__file__).resolve().parents[1] / "metrics.md"
+BEGIN: Final = "<!-- made by docs/tools/metrics_page.py: begin -->\n"
+END: Final = "<!-- made by docs/tools/metrics_page.py: end -->\n"
+
 _GROUPS: Final = {
     "processor": "What stands in the place of a processor: `otel.sdk.processor.…`",
     "exporter": "What stands in the place of an exporter",
     "tank": "The tank itself: `surgetank.…`",
 }
-
-
-def prometheus_name(instrument: Instrument) -> str:
-    """Return what OpenTelemetry's translation makes of the name: its words, the unit's, and `total` for a counter."""
-    words = instrument.name.split(".")
-    unit = _UNITS.get(instrument.unit, "")
-    if instrument.unit == "1" and instrument.kind == "gauge":
-        unit = "ratio"
-    if unit and unit not in words:
-        words.append(unit)
-    if instrument.kind == "counter":
-        words.append("total")
-    return "_".join(words)
 
 
 def tables() -> str:
