@@ -16,4 +16,3 @@ def _memory_only(monkeypatch):
     """Tanks made by tests hold in memory only; those that have a spool say so, and where."""
     monkeypatch.setenv("SURGETANK_PERSISTENCE_ENABLED", "false")
     monkeypatch.setenv("SURGETANK_STATUS_ENABLED", "false")
-    monkeypatch.setenv("SURGETANK_SELF_METRICS", "false")

@@ -31,6 +31,13 @@ def test_an_outage_is_held_and_the_application_stays_ready():
     assert health.reasons == ("spans: 7 held, the endpoint does not take them: 503: come back later",)
 
 
+def test_a_signal_with_nothing_to_send_is_no_outage():
+    """Its breaker has heard of the others' outage, and will only learn of the end when it has something to try."""
+    assert (
+        judge(Watch(ManualClock()), offered=3, delivered=3, breaker=BreakerState.OPEN).state is HealthState.DELIVERING
+    )
+
+
 def test_a_loss_is_reported_for_a_minute():
     clock = ManualClock()
     watch = Watch(clock)

@@ -1,15 +1,20 @@
 """The end of a process in which no thread can be started any more, as at every interpreter's end since CPython 3.12."""
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
+from fakes.requests import span
 from fakes.tanks import stepped_tank
 from process.programs import kill_all, run
 from surgetank import lifecycle, threads
 from surgetank.model import Signal
+from surgetank.otlp.spans import snapshot
 from surgetank.testing.collector import Collector
 
 
@@ -100,3 +105,64 @@ def test_a_sigterm_in_the_middle_of_a_change_at_the_interpreters_end_loses_nothi
         for each in ("spans", "logs"):
             # The signal comes again somewhere in the second hundred, where threads can still be started, and after it elsewhere.
             assert 100 <= collector.report()[each]["unique"] <= 200
+
+
+def test_the_first_process_of_a_container_lives_on_after_a_sigterm_and_so_does_its_tank(killed, monkeypatch):
+    """The kernel does not end it by a signal that it has no handler of its own for; what it held is delivered."""
+    tank, received = stepped_tank()
+    monkeypatch.setattr(lifecycle, "_living", [tank])
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    tank._pipelines[Signal.SPANS].offer(snapshot(span(0)))
+
+    lifecycle._on_sigterm(signal.SIGTERM, None)
+
+    assert len(received.spans()) == 1
+    assert not tank.is_shut_down
+    assert killed == []
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="only root makes a name space of process ids",
+)
+def test_a_real_first_process_delivers_on_sigterm_and_goes_on(tmp_path):
+    """As in a container without an init."""
+    (tmp_path / "app.py").write_text(FIRST_PROCESS)
+    with Collector() as collector:
+        done = subprocess.run(
+            [
+                "unshare",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                sys.executable,
+                str(tmp_path / "app.py"),
+                collector.endpoint,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if "unshare" in done.stderr:
+            pytest.skip(f"no name spaces here: {done.stderr.strip()}")
+        assert done.stdout.split() == ["1", "lives", "2"], done.stderr
+        assert collector.report()["spans"]["unique"] == 2
+
+
+FIRST_PROCESS = """
+import os, signal, sys
+import surgetank
+from opentelemetry.sdk.trace import TracerProvider
+
+tank = surgetank.Tank(endpoint=sys.argv[1], persistence_enabled=False)
+provider = TracerProvider(shutdown_on_exit=False)
+provider.add_span_processor(tank.span_processor)
+tracer = provider.get_tracer("app")
+tracer.start_span("x").end()
+os.kill(os.getpid(), signal.SIGTERM)
+print(tank.stats().spans.delivered, "lives")
+tracer.start_span("y").end()
+tank.shutdown()
+print(tank.stats().spans.delivered)
+"""

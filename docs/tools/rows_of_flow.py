@@ -70,7 +70,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
                 (
                     (
                         "sum({__name__=~"
-                        '"otel_sdk_processor_(span|log)_queue_size|otel_sdk_exporter_(span|log|metric_data_point)_inflight|surgetank_spool_items"'
+                        '"otel_sdk_processor_(span|log)_queue_size|otel_sdk_exporter_(span|log|metric_data_point)_inflight|surgetank_spool_queue_size"'
                         ", $HERE})"
                     ),
                     "held",

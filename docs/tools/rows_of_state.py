@@ -67,7 +67,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             title="Waiting on disk",
             means="Items that wait on disk alone. They outlive the process; a sibling or the next process delivers them.",
             is_stacked=True,
-            queries=[("sum by (surgetank_signal) (surgetank_spool_items{$HERE})", "{{surgetank_signal}}")],
+            queries=[("sum by (surgetank_signal) (surgetank_spool_queue_size{$HERE})", "{{surgetank_signal}}")],
         ),
         Panel(
             title="Spool fill, fullest process",

@@ -108,8 +108,9 @@ def _losses(books: SignalStats) -> Iterator[tuple[str, int]]:
 
 def _held(stats: TankStats) -> Iterator[str]:
     for signal, books in stats.by_signal().items():
-        if books.breaker is not BreakerState.CLOSED or books.trouble:
-            waiting = books.queued + books.in_flight + books.spooled
+        waiting = books.queued + books.in_flight + books.spooled
+        # A signal with nothing to send keeps what its breaker has heard of others until it has something to try.
+        if waiting and (books.breaker is not BreakerState.CLOSED or books.trouble):
             yield f"{signal.value}: {waiting} held, the endpoint does not take them: {books.trouble or 'not tried yet'}"
     if stats.is_spool_down:
         yield "the spool cannot be written; telemetry is held in memory only"

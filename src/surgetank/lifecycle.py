@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, Protocol
 from weakref import WeakSet
@@ -23,6 +24,8 @@ from surgetank.lines import say
 
 _logger: Final = logging.getLogger("surgetank")
 
+# What a container runs without an init of its own.
+_FIRST_PROCESS: Final = 1
 # How soon a SIGTERM is delivered again (seconds) when it interrupted us in the middle of a change.
 REDELIVERY: Final = 0.01
 
@@ -44,6 +47,9 @@ class Living(Protocol):
 
     def is_ending_here(self) -> bool:
         """Whether the calling thread is in the middle of a shutdown."""
+
+    def force_flush(self) -> bool:
+        """Deliver, or store, what is held."""
 
     def shutdown(self) -> bool:
         """End within the configured deadline."""
@@ -93,9 +99,13 @@ def _install_once() -> None:
 
 
 def _end_all() -> None:
+    _have_all(lambda living: living.shutdown())
+
+
+def _have_all(act: Callable[[Living], object]) -> None:
     for living in list(_living):
         try:
-            living.shutdown()
+            act(living)
         except Exception:
             say(_logger, logging.ERROR, "a defect at the end of the process; it goes on", is_error=True)
 
@@ -192,6 +202,11 @@ def _on_sigterm(number: int, _: FrameType | None) -> None:
     if any(tank.is_ending_here() for tank in tanks):
         # It interrupted a shutdown, which has a deadline of its own: that comes first.
         _postponed.append(number)
+        return
+    if os.getpid() == _FIRST_PROCESS:
+        # The kernel spares it what its disposition would do to any other, so it lives on without us, and with us: until it is
+        # killed, or ends by itself.
+        _have_all(lambda living: living.force_flush())
         return
     _end_all()
     # Die of the signal, as the process would have without us: the exit status says so.

@@ -83,7 +83,8 @@ class Tank:
         spool: Where and how batches are stored on disk.
         persistence_enabled: False: nothing is stored, whatever the signals' own settings say.
         memory: How memory is watched, and buffers shrink when it runs short.
-        self_metrics: Whether the tank reports metrics of its own through the global meter provider. Default True.
+        self_metrics: Whether the tank reports metrics of its own through the global meter provider. Default: as the SDK does
+            of its own (`OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED`), which is no.
         total_memory_mb: MiB for the buffers of all signals together; where their own limits add up to more,
             each shrinks in proportion. Default: none.
         shutdown_timeout: Seconds for all signals together. Default 5.

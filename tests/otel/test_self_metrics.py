@@ -264,7 +264,12 @@ def test_whether_they_are_wanted(monkeypatch):
     environment = surgetank.config.Environment({"SURGETANK_SELF_METRICS": "no"})
     assert resolve_self_metrics(None, environment) is False
     assert resolve_self_metrics(True, environment) is True
-    assert resolve_self_metrics(None, surgetank.config.Environment({})) is True
+    assert resolve_self_metrics(None, surgetank.config.Environment({})) is False
+    of_the_sdk = {"OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": "true"}
+    assert resolve_self_metrics(None, surgetank.config.Environment(of_the_sdk)) is True
+    assert (
+        resolve_self_metrics(None, surgetank.config.Environment({**of_the_sdk, "SURGETANK_SELF_METRICS": "0"})) is False
+    )
     with pytest.raises(surgetank.ConfigError, match="SURGETANK_SELF_METRICS"):
         resolve_self_metrics(None, surgetank.config.Environment({"SURGETANK_SELF_METRICS": "maybe"}))
 

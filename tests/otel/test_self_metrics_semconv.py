@@ -56,7 +56,7 @@ def test_the_rejected_are_there_before_the_first_rejection():
 def test_the_metrics_hold_every_term_of_the_accounting_law():
     """So that it can be checked from outside, too."""
     names = {instrument.name for instrument in INSTRUMENTS}
-    terms = {"offered", "recovered", "rejected", "dropped", "spool.items", "unaccounted"}
+    terms = {"offered", "recovered", "rejected", "dropped", "spool.queue.size", "unaccounted"}
     assert {f"surgetank.{term}" for term in terms} <= names
     assert {f"otel.sdk.exporter.span.{term}" for term in ("exported", "inflight")} <= names
 

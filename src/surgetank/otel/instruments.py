@@ -258,7 +258,7 @@ _OURS: Final = (
         observe_tank=_whole(lambda stats: stats.scale),
     ),
     Instrument(
-        name="surgetank.spool.items",
+        name="surgetank.spool.queue.size",
         kind="updowncounter",
         unit="{item}",
         description="Items that wait on disk alone.",

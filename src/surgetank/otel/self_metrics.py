@@ -64,14 +64,18 @@ class Reported(Protocol):
 
 def resolve_self_metrics(given: bool | None, environment: Environment) -> bool:
     """
-    Return whether a tank reports metrics of its own: by keyword, `SURGETANK_SELF_METRICS`, or, by default, yes.
+    Return whether a tank reports metrics of its own: by keyword, `SURGETANK_SELF_METRICS`, the SDK's variable for its own, else no.
+
+    Not unasked, as with the SDK's: they would keep a process waiting at its end in an outage that has no other metrics.
 
     Raises:
-        ConfigError: The variable is neither yes nor no.
+        ConfigError: Our variable is neither yes nor no.
     """
-    if given is not None:
-        return given
-    return environment.ours("SURGETANK_SELF_METRICS", parse_bool, "true or false") is not False
+    if given is None:
+        given = environment.ours("SURGETANK_SELF_METRICS", parse_bool, "true or false")
+    if given is None:
+        given = environment.theirs("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", parse_bool)
+    return bool(given)
 
 
 def report(tank: Reported, meter_provider: Any = None) -> None:
