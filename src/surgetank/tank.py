@@ -32,7 +32,7 @@ from surgetank.model import Attempt, Clock, Sender, Signal, SignalStats, TankSta
 from surgetank.otel.backpressure import PressureLogFilter, PressureSampler, Sampler, Valve
 from surgetank.otel.processors import TankLogRecordProcessor, TankSpanProcessor
 from surgetank.otel.reader import TankMetricReader
-from surgetank.otel.self_metrics import report, resolve_self_metrics
+from surgetank.otel.self_metrics import report
 from surgetank.otel.shim import suppressed
 from surgetank.otel.sources import Sources
 from surgetank.otel.temporality import preferred_aggregation, preferred_temporality
@@ -189,7 +189,7 @@ class Tank:
         lifecycle.watch(self, handle_sigterm=handle_sigterm)
         if self._disk is not None and self._disk.has_others():
             self._keeper.wake()
-        if resolve_self_metrics(self_metrics, environment):
+        if config.resolve_self_metrics(self_metrics, environment):
             report(self)
         self._presence.announce()
 

@@ -11,9 +11,10 @@ from opentelemetry.semconv._incubating.metrics import otel_metrics
 import surgetank
 from fakes.requests import span
 from fakes.tanks import stepped_tank
+from surgetank.config import resolve_self_metrics
 from surgetank.model import Signal
 from surgetank.otel.instruments import INSTRUMENTS
-from surgetank.otel.self_metrics import Reports, resolve_self_metrics
+from surgetank.otel.self_metrics import Reports
 from surgetank.otlp.spans import snapshot
 from surgetank.testing import ManualClock, delivered, permanent, retry, silence
 

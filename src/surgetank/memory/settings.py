@@ -44,7 +44,7 @@ class MemoryConfig:
     def __post_init__(self) -> None:
         if self.adaptive not in (None, True, False):
             raise ConfigError("memory.adaptive", self.adaptive, "True or False")
-        for name, (low, high) in _RANGES.items():
+        for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None:
                 check_number(f"memory.{name}", value, low, high)
@@ -64,7 +64,7 @@ class MemorySettings:
     period: float = 5.0
 
 
-_RANGES: Final[Mapping[str, tuple[float, float]]] = {
+RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "limit_mb": (1, 1_048_576),
     "reduce_above": (0.05, 1),
     "restore_below": (0.01, 1),
@@ -81,7 +81,7 @@ def resolve_memory(given: MemoryConfig | None, environment: Environment) -> Memo
         ConfigError: A value is outside its range, or the two thresholds are the wrong way round.
     """
     given = given or MemoryConfig()
-    chosen = {name: _number(name, given, environment) for name in _RANGES}
+    chosen = {name: _number(name, given, environment) for name in RANGES}
     adaptive = given.adaptive
     if adaptive is None:
         adaptive = environment.ours("SURGETANK_ADAPTIVE", parse_bool, "true or false")
@@ -99,7 +99,7 @@ def resolve_memory(given: MemoryConfig | None, environment: Environment) -> Memo
 def _number(name: str, given: MemoryConfig, environment: Environment) -> float | None:
     value: float | None = getattr(given, name)
     if value is None:
-        low, high = _RANGES[name]
+        low, high = RANGES[name]
         variable = f"SURGETANK_MEMORY_{name.upper()}"
         value = environment.ours(variable, float, f"a number from {low:g} to {high:g}")
         if value is not None:

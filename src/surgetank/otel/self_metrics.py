@@ -23,7 +23,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from surgetank import threads
 from surgetank._version import __version__
 from surgetank.clock import SystemClock
-from surgetank.config import Environment, OutletConfig, parse_bool
+from surgetank.config import OutletConfig
 from surgetank.lines import say
 from surgetank.model import Attempt, Clock, Outcome, Signal, TankStats
 from surgetank.otel.instruments import ATTEMPT, INSTRUMENTS, OPERATION, Attributes, Component, Instrument
@@ -60,22 +60,6 @@ class Reported(Protocol):
 
     def measure(self, signal: Signal, record: Callable[[Attempt], None]) -> None:
         """Have `record` called with each attempt at delivery."""
-
-
-def resolve_self_metrics(given: bool | None, environment: Environment) -> bool:
-    """
-    Return whether a tank reports metrics of its own: by keyword, `SURGETANK_SELF_METRICS`, the SDK's variable for its own, else no.
-
-    Not unasked, as with the SDK's: they would keep a process waiting at its end in an outage that has no other metrics.
-
-    Raises:
-        ConfigError: Our variable is neither yes nor no.
-    """
-    if given is None:
-        given = environment.ours("SURGETANK_SELF_METRICS", parse_bool, "true or false")
-    if given is None:
-        given = environment.theirs("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", parse_bool)
-    return bool(given)
 
 
 def report(tank: Reported, meter_provider: Any = None) -> None:

@@ -5,7 +5,6 @@ Owns: no state. Threads: any. Invariants: instruments that a preference does not
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Final
 
@@ -14,8 +13,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality
 from opentelemetry.sdk.metrics.view import Aggregation, ExponentialBucketHistogramAggregation
 
 from surgetank.config import Environment
-
-_logger = logging.getLogger(__name__)
+from surgetank.config.resolve import AGGREGATIONS, aggregation_preference, temporality_preference
 
 _DELTA: Final = AggregationTemporality.DELTA
 _PREFERENCES: Final[Mapping[str, dict[type, AggregationTemporality]]] = {
@@ -23,23 +21,14 @@ _PREFERENCES: Final[Mapping[str, dict[type, AggregationTemporality]]] = {
     "delta": {Counter: _DELTA, Histogram: _DELTA, ObservableCounter: _DELTA},
     "lowmemory": {Counter: _DELTA, Histogram: _DELTA},
 }
-_AGGREGATIONS: Final = ("explicit_bucket_histogram", "base2_exponential_bucket_histogram")
 
 
 def preferred_temporality(environment: Environment) -> dict[type, AggregationTemporality]:
-    """Read `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`: cumulative (default), delta or lowmemory."""
-    name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
-    wanted = (environment.text(name) or "cumulative").lower()
-    if wanted not in _PREFERENCES:
-        _logger.warning("%s=%r is not one of %s; cumulative is used", name, wanted, ", ".join(_PREFERENCES))
-        wanted = "cumulative"
-    return dict(_PREFERENCES[wanted])
+    """Return the temporality of each kind of instrument that the preference names."""
+    return dict(_PREFERENCES[temporality_preference(environment)])
 
 
 def preferred_aggregation(environment: Environment) -> dict[type, Aggregation]:
-    """Read `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`; explicit buckets by default."""
-    name = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
-    wanted = (environment.text(name) or _AGGREGATIONS[0]).lower()
-    if wanted not in _AGGREGATIONS:
-        _logger.warning("%s=%r is not one of %s; explicit buckets are used", name, wanted, ", ".join(_AGGREGATIONS))
-    return {Histogram: ExponentialBucketHistogramAggregation()} if wanted == _AGGREGATIONS[1] else {}
+    """Return exponential buckets for histograms, if they are preferred."""
+    is_exponential = aggregation_preference(environment) == AGGREGATIONS[1]
+    return {Histogram: ExponentialBucketHistogramAggregation()} if is_exponential else {}

@@ -16,8 +16,8 @@ from surgetank.config import MEBIBYTE, Environment, OutletConfig, check_choice, 
 from surgetank.errors import ConfigError
 
 Durability = Literal["memory", "os", "disk"]
-_DURABILITIES: Final[tuple[Durability, ...]] = ("memory", "os", "disk")
-_NAMES: Final = "one of " + ", ".join(map(repr, _DURABILITIES))
+DURABILITIES: Final[tuple[Durability, ...]] = ("memory", "os", "disk")
+_NAMES: Final = "one of " + ", ".join(map(repr, DURABILITIES))
 
 # A segment's head and acks take 8 KiB; 4 MiB keep that below 1 % and what a limit gives up at a time small.
 SEGMENT_BYTES: Final = 4 * MEBIBYTE
@@ -65,17 +65,17 @@ class SpoolConfig:
     dead_letter_mb: float | None = None
 
     def __post_init__(self) -> None:
-        for name, (low, high, _) in _RANGES.items():
+        for name, (low, high, _) in RANGES.items():
             value = getattr(self, name)
             if value is not None:
                 check_number(f"spool.{name}", value, low, high)
         if self.durability is not None:
-            check_choice("spool.durability", self.durability, _DURABILITIES)
+            check_choice("spool.durability", self.durability, DURABILITIES)
         if self.encryption_key is not None and self.encryption_key_file is not None:
             raise ConfigError("spool.encryption_key_file", self.encryption_key_file, "one source of the key, not two")
 
 
-_RANGES: Final[Mapping[str, tuple[float, float, float]]] = {
+RANGES: Final[Mapping[str, tuple[float, float, float]]] = {
     "max_mb": (1, 1_048_576, 512.0),
     "max_age": (1, 31_536_000, 172_800.0),
     "reserve_mb": (0, 1_048_576, 64.0),
@@ -117,7 +117,7 @@ def resolve_spool(
         ConfigError: A value is outside its range, or the folder is one that all users share.
     """
     given = given or SpoolConfig()
-    numbers = {name: _number(name, given, environment) for name in _RANGES}
+    numbers = {name: _number(name, given, environment) for name in RANGES}
     durability = given.durability or environment.ours("SURGETANK_SPOOL_DURABILITY", _parse_durability, _NAMES) or "os"
     path = os.fspath(given.dir) if given.dir is not None else environment.text("SURGETANK_SPOOL_DIR")
     if path is not None:
@@ -136,14 +136,14 @@ def resolve_spool(
 
 
 def _parse_durability(text: str) -> Durability:
-    for known in _DURABILITIES:
+    for known in DURABILITIES:
         if text.lower() == known:
             return known
     raise ValueError(text)
 
 
 def _number(name: str, given: SpoolConfig, environment: Environment) -> float:
-    low, high, default = _RANGES[name]
+    low, high, default = RANGES[name]
     value = getattr(given, name)
     if value is None:
         variable = f"SURGETANK_SPOOL_{name.upper()}"

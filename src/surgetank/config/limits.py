@@ -1,0 +1,302 @@
+"""The limits of each signal's buffer: the record that users write, the defaults, and what they come to once complete.
+
+Owns: no state. Threads: any. Invariants: `SignalLimits` that `resolve_limits` returns are complete and possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal
+
+from surgetank.config.environment import (
+    MEBIBYTE,
+    Environment,
+    check_choice,
+    check_number,
+    parse_bool,
+    parse_positive_int,
+    parse_positive_millis,
+)
+from surgetank.config.outlet import OutletConfig
+from surgetank.errors import ConfigError
+from surgetank.model import Signal
+
+DropStrategy = Literal["oldest", "newest", "sampling"]
+Persist = Literal["none", "critical", "all"]
+OnFull = Literal["drop", "block"]
+DROP_STRATEGIES: Final = ("oldest", "newest", "sampling")
+PERSISTS: Final = ("critical", "all")
+ON_FULL: Final[tuple[OnFull, ...]] = ("drop", "block")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BufferConfig:
+    """
+    The limits of one signal. A field left out takes that signal's default.
+
+    Args:
+        max_size: Items in memory, all stages together (metrics: data points).
+            Default 2048 spans, 5000 metric points, 5000 logs. 1 to 100 million.
+        max_memory_mb: MiB in memory over all copies: waiting objects (estimated),
+            encoded and sealed bytes, scratch space, in flight. Default 50, 20, 30.
+            0.0625 to 1048576.
+        drop_strategy: Who gives way when full: `oldest` (sealed batches first,
+            then waiting items, the critical lane last), `newest` (the item on
+            offer) or `sampling`: from half full on, keep fewer and fewer traces,
+            and logs of low severity, so that what is kept stays a fair picture;
+            metrics: collect less often while the outlet is closed. At the wall
+            it acts as `oldest`. Default `oldest`; metrics `sampling`.
+        persistence_enabled: Whether this signal's sealed batches are stored in the
+            spool, so that they survive outages, restarts and crashes. Default
+            yes for spans and logs, no for metrics.
+        persist: Which of them: `all` (default), or `critical` for those of the
+            critical lane only.
+        circuit_breaker_threshold: Consecutive failures that open the breaker.
+            Default 10, 20, 10. 1 to 10000.
+        max_export_batch_size: Items that make a batch due. Default 512, never
+            more than `max_size`. 1 to 100000.
+        max_batch_mb: Encoded MiB that make a batch due. Default 4, the most
+            that a gRPC receiver takes by default. 0.001 to 64.
+        on_full: What happens to the thread that offers when nothing can give way
+            without a loss: `drop` (default) leaves it to the drop strategy at once;
+            `block` lets it wait for room in its turn, for batch jobs that would rather be
+            slow than lose telemetry. Never on our own threads, in signal handlers or
+            in a running event loop. Spans and logs only.
+        block_timeout: Seconds that it waits; then the drop strategy decides.
+            Default 5. 0.001 to 3600.
+        schedule_delay: Seconds after which a smaller batch is due. Default 0.8.
+            0.001 to 3600. Critical items do not wait.
+
+    Raises:
+        ConfigError: A value is outside its range.
+    """
+
+    max_size: int | None = None
+    max_memory_mb: float | None = None
+    drop_strategy: DropStrategy | None = None
+    persistence_enabled: bool | None = None
+    persist: Literal["critical", "all"] | None = None
+    on_full: OnFull | None = None
+    block_timeout: float | None = None
+    circuit_breaker_threshold: int | None = None
+    max_export_batch_size: int | None = None
+    max_batch_mb: float | None = None
+    schedule_delay: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, (low, high, whole) in BUFFER_RANGES.items():
+            value = getattr(self, name)
+            if value is not None:
+                check_number(name, value, low, high, whole=whole)
+        if self.drop_strategy is not None:
+            check_choice("drop_strategy", self.drop_strategy, DROP_STRATEGIES)
+        if self.persistence_enabled not in (None, True, False):
+            raise ConfigError("persistence_enabled", self.persistence_enabled, "True or False")
+        if self.on_full is not None:
+            check_choice("on_full", self.on_full, ON_FULL)
+        if self.persist is not None:
+            check_choice("persist", self.persist, PERSISTS)
+        if self.max_size is not None and self.max_export_batch_size is not None:
+            check_number("max_export_batch_size", self.max_export_batch_size, 1, self.max_size, whole=True)
+
+
+TOTAL_RANGE: Final = (0.25, 1_048_576.0)
+"""MiB that all signals' buffers together may be given."""
+BUFFER_RANGES: Final[Mapping[str, tuple[float, float, bool]]] = {
+    "max_size": (1, 100_000_000, True),
+    # Less than 64 KiB could not hold one request and its encoding copy.
+    "max_memory_mb": (0.0625, 1_048_576, False),
+    "circuit_breaker_threshold": (1, 10_000, True),
+    "max_export_batch_size": (1, 100_000, True),
+    "max_batch_mb": (0.001, 64, False),
+    "schedule_delay": (0.001, 3600, False),
+    "block_timeout": (0.001, 3600, False),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalLimits:
+    """A `BufferConfig` with nothing left out: what one pipeline obeys."""
+
+    max_size: int
+    max_bytes: int
+    drop_strategy: DropStrategy
+    persist: Persist
+    on_full: OnFull = "drop"
+    block_timeout: float = 5.0
+    circuit_breaker_threshold: int
+    max_export_batch_size: int
+    max_batch_bytes: int
+    schedule_delay: float
+
+
+_COMMON_DEFAULTS: Final[Mapping[str, Any]] = {
+    "persist": "all",
+    "on_full": "drop",
+    "block_timeout": 5.0,
+    "circuit_breaker_threshold": 10,
+    "max_export_batch_size": 512,
+    "max_batch_mb": 4.0,
+    # With the sealer's rest that is within a second of the offer, which is what a crash may cost.
+    "schedule_delay": 0.8,
+}
+DEFAULT_LIMITS: Final[Mapping[Signal, Mapping[str, Any]]] = {
+    Signal.SPANS: {
+        **_COMMON_DEFAULTS,
+        "max_size": 2048,
+        "max_memory_mb": 50.0,
+        "drop_strategy": "oldest",
+        "persistence_enabled": True,
+    },
+    Signal.METRICS: {
+        **_COMMON_DEFAULTS,
+        "max_size": 5000,
+        "max_memory_mb": 20.0,
+        "drop_strategy": "sampling",
+        "persistence_enabled": False,
+        "circuit_breaker_threshold": 20,
+    },
+    Signal.LOGS: {
+        **_COMMON_DEFAULTS,
+        "max_size": 5000,
+        "max_memory_mb": 30.0,
+        "drop_strategy": "oldest",
+        "persistence_enabled": True,
+    },
+}
+
+SDK_PREFIX: Final[Mapping[Signal, str | None]] = {
+    Signal.SPANS: "OTEL_BSP_",
+    Signal.METRICS: None,
+    Signal.LOGS: "OTEL_BLRP_",
+}
+
+
+def _parse_on_full(text: str) -> OnFull:
+    for known in ON_FULL:
+        if text.lower() == known:
+            return known
+    raise ValueError(text)
+
+
+OWN_PARSERS: Final[Mapping[str, tuple[Callable[[str], Any], str]]] = {
+    "max_size": (int, "a whole number"),
+    "max_memory_mb": (float, "a number"),
+    "drop_strategy": (str, "a strategy"),
+    "persistence_enabled": (parse_bool, "true or false"),
+    "persist": (str, "`critical` or `all`"),
+    "on_full": (str, "`drop` or `block`"),
+    "block_timeout": (float, "a number"),
+    "circuit_breaker_threshold": (int, "a whole number"),
+    "max_export_batch_size": (int, "a whole number"),
+    "max_batch_mb": (float, "a number"),
+    "schedule_delay": (float, "a number"),
+}
+SDK_PARSERS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    "max_size": ("MAX_QUEUE_SIZE", parse_positive_int),
+    "max_export_batch_size": ("MAX_EXPORT_BATCH_SIZE", parse_positive_int),
+    "schedule_delay": ("SCHEDULE_DELAY", parse_positive_millis),
+    # As proposed to the specification (open-telemetry/opentelemetry-specification#5178).
+    "on_full": ("ON_QUEUE_FULL", _parse_on_full),
+    "block_timeout": ("BLOCK_ON_QUEUE_FULL_TIMEOUT", parse_positive_millis),
+}
+
+
+def choose_limits(signal: Signal, config: BufferConfig | None, environment: Environment) -> BufferConfig:
+    """
+    Return what keyword, environment and default say of one signal, with no field left out.
+
+    Raises:
+        ConfigError: A value is outside its range, or two contradict each other.
+    """
+    names = [each.name for each in fields(BufferConfig)]
+    given = {name: value for name in names if (value := getattr(config, name, None)) is not None}
+    stated = {**_read_own_limits(signal, environment), **given}
+    chosen = {**DEFAULT_LIMITS[signal], **_read_sdk_limits(signal, environment), **stated}
+    if "max_export_batch_size" not in stated:
+        # A small buffer makes small batches; only a stated contradiction is an error.
+        chosen["max_export_batch_size"] = min(chosen["max_export_batch_size"], chosen["max_size"])
+    # `BufferConfig` validates each range, and once more what the layers add up to.
+    return BufferConfig(**chosen)
+
+
+def resolve_limits(signal: Signal, config: BufferConfig | None, environment: Environment) -> SignalLimits:
+    """
+    Complete one signal's limits from keyword, environment and default.
+
+    Raises:
+        ConfigError: A value is outside its range, or two contradict each other.
+    """
+    chosen: Any = choose_limits(signal, config, environment)
+    max_bytes = int(chosen.max_memory_mb * MEBIBYTE)
+    return SignalLimits(
+        max_size=chosen.max_size,
+        max_bytes=max_bytes,
+        drop_strategy=chosen.drop_strategy,
+        persist=chosen.persist if chosen.persistence_enabled else "none",
+        on_full="drop" if signal is Signal.METRICS else chosen.on_full,
+        block_timeout=chosen.block_timeout,
+        circuit_breaker_threshold=chosen.circuit_breaker_threshold,
+        max_export_batch_size=chosen.max_export_batch_size,
+        # A batch under construction and its compressed copy are at most a quarter of the
+        # budget, so that sealing can never be what breaks the limit.
+        max_batch_bytes=min(int(chosen.max_batch_mb * MEBIBYTE), max_bytes // 8),
+        schedule_delay=chosen.schedule_delay,
+    )
+
+
+def _read_own_limits(signal: Signal, environment: Environment) -> dict[str, Any]:
+    found = {}
+    for name, (parse, permitted) in OWN_PARSERS.items():
+        variable = f"SURGETANK_{signal.name}_{name.upper()}"
+        value = environment.ours(variable, parse, permitted)
+        if value is None:
+            continue
+        try:
+            BufferConfig(**{name: value})
+        except ConfigError as error:
+            # The user wrote a variable, so the message must name the variable.
+            raise ConfigError(variable, error.value, error.permitted) from None
+        found[name] = value
+    return found
+
+
+def _read_sdk_limits(signal: Signal, environment: Environment) -> dict[str, Any]:
+    prefix = SDK_PREFIX[signal]
+    if prefix is None:
+        return {}
+    found = {}
+    for name, (suffix, parse) in SDK_PARSERS.items():
+        value = environment.theirs(prefix + suffix, parse)
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def within_total(
+    limits: Mapping[Signal, SignalLimits], given: float | None, environment: Environment
+) -> Mapping[Signal, SignalLimits]:
+    """Shrink all byte limits in proportion, where together they are above `total_memory_mb`."""
+    name = "total_memory_mb"
+    if given is None:
+        name = "SURGETANK_TOTAL_MEMORY_MB"
+        given = environment.ours(name, float, "a number of MiB")
+    if given is None:
+        return limits
+    check_number(name, given, *TOTAL_RANGE)
+    share = given * MEBIBYTE / sum(each.max_bytes for each in limits.values())
+    if share >= 1:
+        return limits
+    return {signal: _shrunk(each, int(each.max_bytes * share)) for signal, each in limits.items()}
+
+
+def beside_calls(limits: SignalLimits, outlet: OutletConfig) -> SignalLimits:
+    """Set room aside for a gRPC call: the uncompressed request is held twice while it lasts, by us and by gRPC."""
+    if outlet.protocol != "grpc":
+        return limits
+    return replace(limits, max_bytes=limits.max_bytes - 2 * limits.max_batch_bytes)
+
+
+def _shrunk(limits: SignalLimits, max_bytes: int) -> SignalLimits:
+    return replace(limits, max_bytes=max_bytes, max_batch_bytes=min(limits.max_batch_bytes, max_bytes // 8))

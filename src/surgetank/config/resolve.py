@@ -1,0 +1,125 @@
+"""Everything one tank obeys, completed from keywords, environment and defaults.
+
+Owns: no state. Threads: any.
+Invariants: a `TankConfig` that exists is complete and possible; whatever is
+wrong was refused with the field, the value and the permitted range.
+
+Precedence, highest first: keyword argument, `SURGETANK_*`, `OTEL_*`, default.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from surgetank.config.environment import Environment, check_number, parse_bool, parse_positive_millis
+from surgetank.config.limits import BufferConfig, SignalLimits, beside_calls, resolve_limits, within_total
+from surgetank.config.outlet import PREFIX, OutletConfig, resolve_outlet
+from surgetank.config.timing import Timing, resolve_seconds, resolve_timing
+from surgetank.model import Signal
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TankConfig:
+    """Everything one tank obeys, complete; made by `resolve`."""
+
+    limits: Mapping[Signal, SignalLimits]
+    outlets: Mapping[Signal, OutletConfig]
+    timing: Timing
+    shutdown_timeout: float
+    metric_export_interval: float
+    metric_export_timeout: float
+
+
+SHUTDOWN_TIMEOUT: Final = 5.0
+METRIC_INTERVAL: Final = 60.0
+METRIC_INTERVAL_RANGE: Final = (0.001, 86_400.0)
+METRIC_TIMEOUT: Final = 30.0
+TEMPORALITIES: Final = ("cumulative", "delta", "lowmemory")
+AGGREGATIONS: Final = ("explicit_bucket_histogram", "base2_exponential_bucket_histogram")
+
+
+def resolve(
+    *,
+    spans: BufferConfig | None = None,
+    metrics: BufferConfig | None = None,
+    logs: BufferConfig | None = None,
+    timing: Timing | None = None,
+    shutdown_timeout: float | None = None,
+    metric_export_interval: float | None = None,
+    persistence_enabled: bool | None = None,
+    total_memory_mb: float | None = None,
+    variables: Mapping[str, str] | None = None,
+    environment: Environment | None = None,
+    outlets: Mapping[Signal, OutletConfig] | None = None,
+    **outlet: Any,
+) -> TankConfig:
+    """
+    Complete a tank's configuration; `outlet` is what `resolve_outlet` takes, unless complete `outlets` are given.
+
+    Raises:
+        ConfigError: Anything is outside its range or contradicts something else.
+    """
+    environment = environment or Environment(variables)
+    buffers = {Signal.SPANS: spans, Signal.METRICS: metrics, Signal.LOGS: logs}
+    sdk_interval = environment.theirs("OTEL_METRIC_EXPORT_INTERVAL", parse_positive_millis)
+    interval = metric_export_interval if metric_export_interval is not None else sdk_interval
+    if interval is None:
+        interval = METRIC_INTERVAL
+    check_number("metric_export_interval", interval, *METRIC_INTERVAL_RANGE)
+    limits = {signal: resolve_limits(signal, config, environment) for signal, config in buffers.items()}
+    if persistence_enabled is None:
+        persistence_enabled = environment.ours("SURGETANK_PERSISTENCE_ENABLED", parse_bool, "true or false")
+    if persistence_enabled is False:
+        limits = {signal: replace(each, persist="none") for signal, each in limits.items()}
+    if outlets is None:
+        outlets = {signal: resolve_outlet(signal, environment, **outlet) for signal in Signal}
+    limits = dict(within_total(limits, total_memory_mb, environment))
+    return TankConfig(
+        limits={signal: beside_calls(each, outlets[signal]) for signal, each in limits.items()},
+        outlets=outlets,
+        timing=resolve_timing(timing, environment),
+        shutdown_timeout=resolve_seconds("shutdown_timeout", shutdown_timeout, environment, SHUTDOWN_TIMEOUT),
+        metric_export_interval=float(interval),
+        metric_export_timeout=environment.theirs("OTEL_METRIC_EXPORT_TIMEOUT", parse_positive_millis) or METRIC_TIMEOUT,
+    )
+
+
+def resolve_self_metrics(given: bool | None, environment: Environment) -> bool:
+    """
+    Return whether a tank reports metrics of its own: by keyword, `SURGETANK_SELF_METRICS`, the SDK's variable for its own, else no.
+
+    Not unasked, as with the SDK's: they would keep a process waiting at its end in an outage that has no other metrics.
+
+    Raises:
+        ConfigError: Our variable is neither yes nor no.
+    """
+    if given is None:
+        given = environment.ours("SURGETANK_SELF_METRICS", parse_bool, "true or false")
+    if given is None:
+        given = environment.theirs("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", parse_bool)
+    return bool(given)
+
+
+def temporality_preference(environment: Environment) -> str:
+    """Read `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`: cumulative (default), delta or lowmemory."""
+    return _preference("TEMPORALITY_PREFERENCE", TEMPORALITIES, environment)
+
+
+def aggregation_preference(environment: Environment) -> str:
+    """Read `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`; explicit buckets by default."""
+    return _preference("DEFAULT_HISTOGRAM_AGGREGATION", AGGREGATIONS, environment)
+
+
+def _preference(name: str, known: tuple[str, ...], environment: Environment) -> str:
+    variable = f"{PREFIX}METRICS_{name}"
+    wanted = (environment.text(variable) or known[0]).lower()
+    if wanted in known:
+        return wanted
+    environment.ignored[variable] = wanted
+    _logger.warning("%s=%r is not one of %s; %s is used", variable, wanted, ", ".join(known), known[0])
+    return known[0]

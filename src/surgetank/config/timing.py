@@ -1,0 +1,68 @@
+"""Waits between attempts, and other lengths of time.
+
+Owns: no state. Threads: any. Invariants: a `Timing` that exists is possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Final
+
+from surgetank.config.environment import Environment, check_number
+
+_DAY: Final = 86_400.0
+SECONDS_RANGE: Final = (0.0, _DAY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Waits between attempts, in seconds; `delivery/backoff.py` and `delivery/breaker.py` say how they are used."""
+
+    backoff_initial: float = 0.5
+    backoff_factor: float = 1.5
+    backoff_max: float = 5.0
+    cooldown_initial: float = 1.0
+    cooldown_factor: float = 2.0
+    cooldown_max: float = 30.0
+    jitter: float = 0.2
+    """Each wait is drawn from `1 - jitter` to `1 + jitter` times its nominal length."""
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in TIMING_RANGES.items():
+            check_number(name, getattr(self, name), low, high)
+        check_number("backoff_max", self.backoff_max, self.backoff_initial, _DAY)
+        check_number("cooldown_max", self.cooldown_max, self.cooldown_initial, _DAY)
+
+
+TIMING_RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    "backoff_initial": (0.001, _DAY),
+    "backoff_factor": (1, 10),
+    "backoff_max": (0.001, _DAY),
+    "cooldown_initial": (0.001, _DAY),
+    "cooldown_factor": (1, 10),
+    "cooldown_max": (0.001, _DAY),
+    "jitter": (0, 0.9),
+}
+
+
+def resolve_timing(given: Timing | None, environment: Environment) -> Timing:
+    """Return what was given, or the defaults with `SURGETANK_BACKOFF_*`, `SURGETANK_COOLDOWN_*` and `SURGETANK_JITTER`."""
+    if given is not None:
+        return given
+    read = {
+        name: environment.ours(f"SURGETANK_{name.upper()}", float, "a number of seconds")
+        for name in [each.name for each in fields(Timing)]
+    }
+    return Timing(**{name: value for name, value in read.items() if value is not None})
+
+
+def resolve_seconds(name: str, given: float | None, environment: Environment, default: float) -> float:
+    """Complete one duration in seconds from keyword, `SURGETANK_<NAME>` and default."""
+    value = given
+    if value is None:
+        value = environment.ours(f"SURGETANK_{name.upper()}", float, "a number of seconds")
+    if value is None:
+        value = default
+    check_number(name, value, *SECONDS_RANGE)
+    return float(value)
