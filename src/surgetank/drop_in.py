@@ -16,13 +16,14 @@ from opentelemetry.sdk.metrics.export import MetricExporter
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from surgetank.config import Environment
+from surgetank.config.timing import EXPORT_TIMEOUT, resolve_export_timeout
 from surgetank.model import Signal
 from surgetank.one_signal import OneSignalTank
 from surgetank.otel.processors import TankLogRecordProcessor, TankSpanProcessor
 from surgetank.otel.reader import TankMetricReader
 from surgetank.otel.shim import preferences
 
-_TIMEOUT_MILLIS: Final = 30_000.0
+_TIMEOUT_MILLIS: Final = EXPORT_TIMEOUT * 1000
 _INTERVAL_MILLIS: Final = 60_000.0
 _BATCH_MAX: Final = 100_000
 
@@ -56,7 +57,7 @@ class BatchSpanProcessor(TankSpanProcessor):
         **ours: Any,
     ) -> None:
         limits = _limits("OTEL_BSP_", max_queue_size, schedule_delay_millis, max_export_batch_size)
-        timeout = _timeout("OTEL_BSP_EXPORT_TIMEOUT", export_timeout_millis)
+        timeout = resolve_export_timeout("OTEL_BSP_EXPORT_TIMEOUT", export_timeout_millis, Environment())
         self._span_exporter = span_exporter
         self.tank = OneSignalTank(Signal.SPANS, span_exporter, limits, timeout, **ours)
         """The tank behind it, for `stats()` and the like."""
@@ -101,7 +102,7 @@ class BatchLogRecordProcessor(TankLogRecordProcessor):
         **ours: Any,
     ) -> None:
         limits = _limits("OTEL_BLRP_", max_queue_size, schedule_delay_millis, max_export_batch_size)
-        timeout = _timeout("OTEL_BLRP_EXPORT_TIMEOUT", export_timeout_millis)
+        timeout = resolve_export_timeout("OTEL_BLRP_EXPORT_TIMEOUT", export_timeout_millis, Environment())
         self.tank = OneSignalTank(Signal.LOGS, exporter, limits, timeout, **ours)
         """The tank behind it, for `stats()` and the like."""
         super().__init__(self.tank.pipeline, self.tank.close_door)
@@ -142,7 +143,7 @@ class PeriodicExportingMetricReader(TankMetricReader):
             interval = _INTERVAL_MILLIS
         if not interval > 0:
             raise ValueError(f"interval value {interval} is invalid and needs to be larger than zero.")
-        timeout = _timeout("OTEL_METRIC_EXPORT_TIMEOUT", export_timeout_millis)
+        timeout = resolve_export_timeout("OTEL_METRIC_EXPORT_TIMEOUT", export_timeout_millis, Environment())
         temporality, aggregation = preferences(exporter)
         self.tank = OneSignalTank(Signal.METRICS, exporter, {}, timeout, **ours)
         """The tank behind it, for `stats()` and the like."""
@@ -192,12 +193,3 @@ def _limits(prefix: str, size: Any, delay: Any, batch: Any) -> dict[str, Any]:
     if delay is not None:
         given["schedule_delay"] = min(max(delay / 1000, 0.001), 3600.0)
     return given
-
-
-def _timeout(variable: str, millis: float | None) -> float:
-    """Return a time-out in seconds; the SDK's own are not checked, so neither are these."""
-    if millis is None:
-        millis = Environment().theirs(variable, float)
-    if millis is None or not millis > 0:
-        millis = _TIMEOUT_MILLIS
-    return min(max(millis / 1000, 0.001), 3600.0)

@@ -14,6 +14,7 @@ import typer
 from surgetank.cli import chosen, show
 from surgetank.cli.run import run as run_command
 from surgetank.cli.sending import deliver, outlets_for
+from surgetank.cli.settings import config
 from surgetank.cli.top import top
 from surgetank.clock import SystemClock
 from surgetank.drain import ATTEMPTS
@@ -26,7 +27,6 @@ from surgetank.spool.survey import survey
 
 app: Final = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Tools for surgetank, the telemetry buffer for OpenTelemetry Python.",
@@ -39,6 +39,7 @@ spool: Final = typer.Typer(
 )
 app.add_typer(spool, name="spool")
 app.command()(top)
+app.command()(config)
 
 
 @app.command(

@@ -30,7 +30,8 @@ _WIDE: Final = 200
 _UNITS: Final = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
-def _console(*, is_error: bool = False) -> Console:
+def terminal(*, is_error: bool = False) -> Console:
+    """Return where text goes to."""
     stream = sys.stderr if is_error else sys.stdout
     return Console(file=stream, width=None if stream.isatty() else _WIDE, highlight=False, soft_wrap=True)
 
@@ -42,12 +43,12 @@ def is_seen() -> bool:
 
 def error(text: str) -> None:
     """Print why it cannot be done."""
-    _console(is_error=True).print(f"[bold red]error:[/] {escape(text)}")
+    terminal(is_error=True).print(f"[bold red]error:[/] {escape(text)}")
 
 
 def warn(text: str) -> None:
     """Print what is to be known."""
-    _console(is_error=True).print(f"[yellow]warning:[/] {escape(text)}")
+    terminal(is_error=True).print(f"[yellow]warning:[/] {escape(text)}")
 
 
 def data(found: Mapping[str, Any], *, is_error: bool = False) -> None:
@@ -64,7 +65,7 @@ def by_name(found: Mapping[Signal, Any]) -> dict[str, Any]:
 @contextmanager
 def progress(verb: str, *, is_quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Show a bar while work goes on, on a terminal; yields what is to be told how far it is."""
-    console = _console(is_error=True)
+    console = terminal(is_error=True)
     columns = (
         bars.TextColumn("{task.description}"),
         bars.BarColumn(),
@@ -112,7 +113,7 @@ def _table(*headings: str) -> Table:
 
 def surveys(found: list[Survey]) -> None:
     """Print the status of spools."""
-    console = _console()
+    console = terminal()
     for number, each in enumerate(found):
         if number:
             console.print()
@@ -166,7 +167,7 @@ def _pile(pile: Pile, now: float) -> tuple[str, ...]:
 
 def report(found: Report) -> None:
     """Print what a check has found."""
-    console = _console()
+    console = terminal()
     for file, findings in groupby(found.findings, key=lambda finding: finding.file):
         console.print(f"[bold]{escape(file)}[/]")
         for finding in findings:
@@ -189,7 +190,7 @@ def report(found: Report) -> None:
 
 def exported(found: Export, output: str | None) -> None:
     """Say, on standard error, what was exported and what was not."""
-    console = _console(is_error=True)
+    console = terminal(is_error=True)
     for key_id, items in found.locked.items():
         warn(f"{counted(items, 'item')} encrypted with key {key_id!r} skipped; give that key with --key-file")
     for trouble in found.troubles:
@@ -224,7 +225,7 @@ def plan_data(found: Survey) -> dict[str, Any]:
 
 def plan(found: Survey, urls: Mapping[Signal, str]) -> None:
     """Print what a drain would send."""
-    console = _console()
+    console = terminal()
     dead = _dead(found)
     console.print(f"[bold]spool[/] {escape(found.path)}")
     _say_living(console, found)
@@ -247,7 +248,7 @@ def _say_living(console: Console, found: Survey) -> None:
 
 def deliveries(found: Mapping[Signal, Delivery], planned: Survey) -> None:
     """Print what became of a drain."""
-    console = _console()
+    console = terminal()
     _say_living(console, planned)
     if not any(each.books.recovered for each in found.values()):
         console.print("no dead owner has left anything that can be adopted: nothing was sent")
@@ -273,7 +274,7 @@ def deliveries(found: Mapping[Signal, Delivery], planned: Survey) -> None:
 
 def repairs(found: Repair, *, is_applied: bool) -> None:
     """Print what was repaired, or would be."""
-    console = _console()
+    console = terminal()
     console.print(f"[bold]spool[/] {escape(found.path)}")
     if found.living:
         console.print(f"{counted(len(found.living), 'living owner')} left alone: {', '.join(found.living)}")

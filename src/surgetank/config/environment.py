@@ -25,7 +25,7 @@ MEBIBYTE: Final = 1024 * 1024
 def check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
     """Refuse what is not a number in `low..high`; bool is not a number here."""
     kind = "a whole number" if whole else "a number"
-    permitted = f"{kind} from {low:g} to {high:g}"
+    permitted = f"{kind} from {low:.10g} to {high:.10g}"
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise ConfigError(name, value, permitted)
     if not low <= value <= high:

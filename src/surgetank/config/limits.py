@@ -274,18 +274,25 @@ def _read_sdk_limits(signal: Signal, environment: Environment) -> dict[str, Any]
     return found
 
 
-def within_total(
-    limits: Mapping[Signal, SignalLimits], given: float | None, environment: Environment
-) -> Mapping[Signal, SignalLimits]:
-    """Shrink all byte limits in proportion, where together they are above `total_memory_mb`."""
+def total_memory(given: float | None, environment: Environment) -> float | None:
+    """Return the MiB for the buffers of all signals together, from keyword or environment; None for no such limit. Raises ConfigError."""
     name = "total_memory_mb"
     if given is None:
         name = "SURGETANK_TOTAL_MEMORY_MB"
         given = environment.ours(name, float, "a number of MiB")
-    if given is None:
+    if given is not None:
+        check_number(name, given, *TOTAL_RANGE)
+    return given
+
+
+def within_total(
+    limits: Mapping[Signal, SignalLimits], given: float | None, environment: Environment
+) -> Mapping[Signal, SignalLimits]:
+    """Shrink all byte limits in proportion, where together they are above `total_memory_mb`."""
+    total = total_memory(given, environment)
+    if total is None:
         return limits
-    check_number(name, given, *TOTAL_RANGE)
-    share = given * MEBIBYTE / sum(each.max_bytes for each in limits.values())
+    share = total * MEBIBYTE / sum(each.max_bytes for each in limits.values())
     if share >= 1:
         return limits
     return {signal: _shrunk(each, int(each.max_bytes * share)) for signal, each in limits.items()}

@@ -149,9 +149,14 @@ def _grpc_url(signal: Signal, environment: Environment, endpoint: str | None) ->
     written = [("endpoint", endpoint), *((f"{each}ENDPOINT", environment.text(f"{each}ENDPOINT")) for each in prefixes)]
     name, text = next(((name, text) for name, text in written if text is not None), ("", GRPC_ENDPOINT))
     if "://" not in text:
-        insecure = next(filter(None, (environment.text(f"{each}INSECURE") for each in prefixes)), "")
-        text = ("http://" if insecure.lower() == "true" else "https://") + text
+        text = ("http://" if is_insecure(signal, environment) else "https://") + text
     return _checked_url(name, text)
+
+
+def is_insecure(signal: Signal, environment: Environment) -> bool:
+    """Whether a gRPC endpoint without a scheme is spoken to in the clear: `OTEL_EXPORTER_OTLP_INSECURE`, or the signal's own."""
+    own = environment.text(f"{PREFIX}{OTLP_INFIX[signal]}INSECURE") or environment.text(f"{PREFIX}INSECURE")
+    return (own or "").lower() == "true"
 
 
 def _checked_url(name: str, url: str) -> str:

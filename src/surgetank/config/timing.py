@@ -12,6 +12,8 @@ from typing import Final
 from surgetank.config.environment import Environment, check_number
 
 _DAY: Final = 86_400.0
+EXPORT_TIMEOUT: Final = 30.0
+"""Seconds that the drop-in classes give an exporter, as the SDK's classes do."""
 SECONDS_RANGE: Final = (0.0, _DAY)
 
 
@@ -55,6 +57,15 @@ def resolve_timing(given: Timing | None, environment: Environment) -> Timing:
         for name in [each.name for each in fields(Timing)]
     }
     return Timing(**{name: value for name, value in read.items() if value is not None})
+
+
+def resolve_export_timeout(variable: str, millis: float | None, environment: Environment) -> float:
+    """Return the drop-in classes' time-out in seconds; the SDK's own are not checked, so neither are these."""
+    if millis is None:
+        millis = environment.theirs(variable, float)
+    if millis is None or not millis > 0:
+        millis = EXPORT_TIMEOUT * 1000
+    return min(max(millis / 1000, 0.001), 3600.0)
 
 
 def resolve_seconds(name: str, given: float | None, environment: Environment, default: float) -> float:
