@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from surgetank.cli import chosen, show
+from surgetank.cli.doctor import doctor
 from surgetank.cli.run import run as run_command
 from surgetank.cli.sending import deliver, outlets_for
 from surgetank.cli.settings import config
@@ -40,6 +41,7 @@ spool: Final = typer.Typer(
 app.add_typer(spool, name="spool")
 app.command()(top)
 app.command()(config)
+app.command()(doctor)
 
 
 @app.command(

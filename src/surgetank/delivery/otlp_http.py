@@ -71,6 +71,8 @@ class HttpSender:
             check_tls_files(outlet)
         self._line = Line(clock)
         self._manager = self._make_manager()
+        self.content_type = ""
+        """What the last answer said it was: a web page is no receiver's, whatever its status."""
 
     def send(self, batch: Batch, timeout: float) -> Verdict:
         """
@@ -97,6 +99,7 @@ class HttpSender:
                 preload_content=False,
                 decode_content=False,
             )
+            self.content_type = response.headers.get("content-type", "")
             return verdicts.of_http(
                 response.status,
                 retry_after=response.headers.get("retry-after"),
