@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from surgetank.cli import chosen, show
+from surgetank.cli.bench import bench
 from surgetank.cli.doctor import doctor
 from surgetank.cli.run import run as run_command
 from surgetank.cli.sending import deliver, outlets_for
@@ -42,6 +43,7 @@ app.add_typer(spool, name="spool")
 app.command()(top)
 app.command()(config)
 app.command()(doctor)
+app.command()(bench)
 
 
 @app.command(

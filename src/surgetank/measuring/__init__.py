@@ -1,0 +1,1 @@
+"""What telemetry costs on this machine: a process of its own that `surgetank bench` starts, because only there it may know OpenTelemetry."""
