@@ -3,8 +3,9 @@
 Owns: no state. Threads: any.
 Invariants: pure arithmetic; what a remedy says, `forecast` agrees with.
 
-    memory lasts   min(max_size / rate, max_memory / (rate x bytes)), where bytes is an item's share of its sealed batch
-    the spool lasts  room / (sum of rate x bytes of all signals that are stored), and no longer than max_age
+    memory lasts   min(max_size / rate, max_memory / (rate x bytes)), where bytes is an item's share of its sealed batch, and
+                   max_memory is without the 0.75 MiB that encoding needs
+    the spool lasts   room / (sum of rate x bytes of all signals that are stored), and no longer than max_age
     a signal lasts   the longer of the two, for a stored batch is in memory too for as long as there is room;
                      with durability `memory`, where disk comes after memory, the two together
     lost             rate x what the outage is longer
@@ -19,8 +20,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from surgetank.buffer.buffer import SCRATCH_SLICES, SLICE_BYTES, bytes_for_batches
 from surgetank.config import MEBIBYTE, SignalLimits
+from surgetank.config.limits import BUFFER_RANGES
 from surgetank.model import BATCH_OVERHEAD, FOREVER, Signal
+from surgetank.spool.settings import RANGES
 
 RECORD_OVERHEAD: Final = 200
 """What a batch takes on disk beside its body: the record's frame, and its part of a segment's head (bytes)."""
@@ -49,6 +53,7 @@ class Buffer:
 
     max_size: int
     max_bytes: int
+    """For what is sealed, beside what encoding needs."""
     batch_size: int
     delay: float
     """Seconds after which a batch is sealed that is not full."""
@@ -60,7 +65,7 @@ class Buffer:
         """Return what a signal's limits come to."""
         return cls(
             max_size=limits.max_size,
-            max_bytes=limits.max_bytes,
+            max_bytes=bytes_for_batches(limits.max_bytes),
             batch_size=limits.max_export_batch_size,
             delay=limits.schedule_delay,
             is_stored=limits.persist == "all",
@@ -133,6 +138,7 @@ class Forecast:
     processes: int
     signals: Mapping[Signal, Prospect] = field(default_factory=dict)
     remedies: tuple[Remedy, ...] = ()
+    """Each would be enough; empty where nothing is lost, or no setting is enough."""
 
     @property
     def lost(self) -> int:
@@ -170,11 +176,12 @@ def forecast(
     """
     signals = _prospects(loads, buffers, disk, outage, processes)
     lossy = [signal for signal, each in signals.items() if each.lost]
+    remedies = _remedies(lossy, loads, buffers, disk, outage, processes) if lossy else []
     return Forecast(
         outage=outage,
         processes=processes,
         signals=signals,
-        remedies=tuple(_remedies(lossy, loads, buffers, disk, outage, processes)) if lossy else (),
+        remedies=tuple(each for each in remedies if _is_permitted(each)),
     )
 
 
@@ -241,9 +248,22 @@ def _remedies(
             if items > buffer.max_size:
                 settings[f"SURGETANK_{signal.name}_MAX_SIZE"] = _rounded(items)
             if size > buffer.max_bytes:
-                settings[f"SURGETANK_{signal.name}_MAX_MEMORY_MB"] = _rounded(size / MEBIBYTE)
+                needed = size + SCRATCH_SLICES * SLICE_BYTES
+                settings[f"SURGETANK_{signal.name}_MAX_MEMORY_MB"] = _rounded(needed / MEBIBYTE)
         found.append(Remedy(settings=settings, note="takes memory in each process"))
     return found
+
+
+def _is_permitted(remedy: Remedy) -> bool:
+    """Whether a tank would take all of these values."""
+    highest = {name.upper(): limits[1] for name, limits in BUFFER_RANGES.items()}
+    highest |= {f"SPOOL_{name.upper()}": limits[1] for name, limits in RANGES.items()}
+    return all(
+        float(value) <= most
+        for name, value in remedy.settings.items()
+        for suffix, most in highest.items()
+        if name.endswith(suffix)
+    )
 
 
 def _rounded(value: float) -> str:

@@ -45,6 +45,18 @@ SLICE_BYTES: Final = 256 * 1024
 # As much again and again is kept free of waiting objects: for the bytes that come of a
 # slice, and for joining small pieces before they are compressed.
 SCRATCH_SLICES: Final = 3
+
+
+def slice_bytes(max_bytes: int) -> int:
+    """Return how many bytes of objects are encoded at a time within a budget."""
+    return min(SLICE_BYTES, max_bytes // 16)
+
+
+def bytes_for_batches(max_bytes: int) -> int:
+    """Return what of a budget is left for what is held, beside what encoding needs."""
+    return max(slice_bytes(max_bytes), max_bytes - SCRATCH_SLICES * slice_bytes(max_bytes))
+
+
 # In the place of an item that was thinned out and is only to be counted.
 THINNED_OUT: Final = object()
 
@@ -114,7 +126,7 @@ class Buffer:
         self._on_work = on_work
         self.has_backlog: Callable[[], bool] = lambda: False
         """Asks whether anything waits on disk alone that could be sent; set by whoever joins the two. Called with the lock held."""
-        self._slice_bytes = min(SLICE_BYTES, limits.max_bytes // 16)
+        self._slice_bytes = slice_bytes(limits.max_bytes)
         self._scale = 1.0
         self.reset()
 

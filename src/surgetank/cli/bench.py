@@ -101,8 +101,8 @@ def _print(found: dict[str, Any]) -> None:
     given = ",".join(f"{name}={size:.0f}" for name, size in sizes.items())
     console.print()
     console.print("How long an outage you could survive with these sizes, at rates of yours:")
-    console.print("  [cyan]surgetank doctor --outage 2h --rate spans=500,logs=200 \\[/]")
-    console.print(f"    [cyan]--size {given}[/]")
+    for line in ("  surgetank doctor --outage 2h --rate spans=500,logs=200 \\", f"    --size {given}"):
+        console.print(line, style="cyan", markup=False)
 
 
 _ITEMS: Final = {"spans": "a span", "metrics": "a metric point", "logs": "a log record"}

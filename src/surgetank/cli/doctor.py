@@ -164,6 +164,8 @@ def _print_outlook(console: Console, outlook: Forecast) -> None:
         if each.lost:
             text = f"{each.lost:,} {signal.value} would be lost, from {_lasting(each.lasts)} on."
             _print_item(console, _MARKS[State.FAILED], text)
+    if outlook.lost and not outlook.remedies:
+        _print_item(console, "[cyan]→[/]", "No setting would be enough: sample, or be ready sooner.", "cyan")
     for number, remedy in enumerate(outlook.remedies):
         words = "This would be enough" if not number else "Or this"
         note = f" ({remedy.note})" if remedy.note else ""
