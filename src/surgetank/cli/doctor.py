@@ -143,7 +143,7 @@ def _print_forecast(console: Console, found: Examination) -> None:
         table.add_column(heading, justify="left" if heading == "signal" else "right")
     for signal, each in outlook.signals.items():
         table.add_row(*_cells(signal, each))
-    console.print(Padding(table, (0, 0, 0, 2)), soft_wrap=False)
+    console.print(Padding(table, (0, 0, 0, 2), expand=False), soft_wrap=False)
     _print_outlook(console, outlook)
 
 

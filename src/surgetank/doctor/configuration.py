@@ -40,7 +40,7 @@ def check_configuration() -> tuple[Effective, list[Finding]]:
     found += [warning(name, f"{sentence}.", advice) for sentence in (*unread(), *passed_over(effective))]
     if not found:
         changed = sum(setting.source(effective) is not None for setting in settings())
-        found.append(ok(name, f"Valid; {changed} of {len(settings())} settings are not the default."))
+        found.append(ok(name, f"Valid; {changed} of {len(settings())} settings come from the environment."))
     return effective, found
 
 

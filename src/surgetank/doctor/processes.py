@@ -66,13 +66,15 @@ def measure(
 
 
 def loads_between(pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[Signal, Load]:
-    """Return what came in between two readings of each tank, per second, and the bytes that an item has had so far."""
+    """Return what comes in per second, by two readings of each tank, and the bytes that an item has had so far."""
     found = {}
     for signal in Signal:
         rate, sealed, size = 0.0, 0, 0
         for before, after in pairs:
-            span = _number(after, "written_at") - _number(before, "written_at")
-            old, new = _signal(before, signal), _signal(after, signal)
+            # Points come in a burst with each collection, so what counts is the average over the process's life.
+            began = before if signal is not Signal.METRICS else {"written_at": _number(after, "started_at")}
+            span = _number(after, "written_at") - _number(began, "written_at")
+            old, new = _signal(began, signal), _signal(after, signal)
             if span > 0:
                 rate += max(0.0, _number(new, "offered") - _number(old, "offered")) / span
             sealed += int(_number(new, "sealed"))
