@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -334,6 +335,25 @@ def test_a_value_that_is_refused_fails_the_configuration_and_costs_no_other_chec
     assert "SURGETANK_SPANS_MAX_SIZE=0 is refused" in text
     assert "SURGETANK_MEMORY_RESTORE_BELOW" in text
     assert "spool" in checks
+
+
+def test_another_configurator_or_several_distros_are_said(monkeypatch):
+    """Who is asked for configures OpenTelemetry."""
+    monkeypatch.setattr("surgetank.doctor.configuration.entry_points", lambda group: entries_of(group))
+    monkeypatch.setenv("OTEL_PYTHON_CONFIGURATOR", "surgetank")
+    _, checks, _ = examined("--no-send")
+    assert "surgetank configures OpenTelemetry" in sentences(checks, "configurator")
+    assert "several distros (one, other)" in sentences(checks, "configurator")
+    monkeypatch.setenv("OTEL_PYTHON_CONFIGURATOR", "other")
+    monkeypatch.setenv("OTEL_PYTHON_DISTRO", "one")
+    _, checks, _ = examined("--no-send")
+    assert "does not protect telemetry" in sentences(checks, "configurator")
+    assert "distros" not in sentences(checks, "configurator")
+
+
+def entries_of(group):
+    names = {"opentelemetry_configurator": ["surgetank", "other"], "opentelemetry_distro": ["one", "other"]}[group]
+    return [EntryPoint(name, "nowhere", group) for name in names]
 
 
 def test_living_tanks_are_seen_and_measured(monkeypatch):

@@ -6,14 +6,13 @@ Invariants: nothing is made, opened for writing or sent; no secret is printed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from surgetank.catalogue.effective import Effective, audit
 from surgetank.catalogue.entries import settings
@@ -24,6 +23,10 @@ from surgetank.model import Signal
 
 _DEFAULT: Final = "default"
 _SHORT: Final = {"seconds": "s"}
+_NAME_WIDTH: Final = 35
+# Columns of values: those that are longer than the second stick out.
+_VALUE_MIN: Final = 12
+_VALUE_MAX: Final = 32
 
 
 def config(
@@ -84,35 +87,42 @@ def _print(chosen: Sequence[Setting], effective: Effective, *, is_changed: bool)
     for number, (section, group) in enumerate(groupby(chosen, key=lambda each: each.section)):
         if number:
             console.print()
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        table.add_column(SECTIONS[section], overflow="fold", min_width=29)
-        table.add_column("value", overflow="fold", min_width=20)
-        table.add_column("from", overflow="fold", style="green")
+        rows: list[tuple[str, str, str]] = []
         notes: list[str] = []
         for _, kin in groupby(group, key=lambda each: each.keyword):
-            _add_rows(table, list(kin), effective, notes)
-        _show(console, table)
+            members = list(kin)
+            rows += _rows(members, effective)
+            notes += [f"{each.name}: {note}" for each in members if (note := each.note(effective))]
+        width = max(_VALUE_MIN, *(len(value) for _, value, _ in rows if len(value) <= _VALUE_MAX), 0)
+        console.print(f"[bold]{SECTIONS[section]:<{_NAME_WIDTH}}{'value':<{width}}  from[/]")
+        for row in rows:
+            _print_row(console, *row, width)
         for note in notes:
             console.print(f"[dim]{escape(note)}[/]", soft_wrap=False)
 
 
-def _show(console: Console, table: Table) -> None:
-    # The console does not fold lines of text; a table's cells are to be folded.
-    console.print(table, soft_wrap=False)
+def _print_row(console: Console, name: str, value: str, source: str, width: int) -> None:
+    """Print a setting in a line, or in two where it is too narrow: the name of a variable is not broken, so that it can be copied."""
+    style = "dim" if source == _DEFAULT else "green"
+    start = f"{escape(name):<{_NAME_WIDTH}}{escape(value):<{width}}"
+    if len(start) + 2 + len(source) <= console.width:
+        console.print(f"{start}  [{style}]{escape(source)}[/]")
+        return
+    console.print(start.rstrip())
+    console.print(f"    [dim]from[/] [{style}]{escape(source)}[/]")
 
 
-def _add_rows(table: Table, kin: list[Setting], effective: Effective, notes: list[str]) -> None:
-    """Add a row for each signal, or one for all where they say the same."""
-    sources = [each.source(effective) for each in kin]
-    values = [each.value(effective) for each in kin]
-    is_one = len(kin) > 1 and len(set(sources)) == 1 and all(value == values[0] for value in values)
-    shown: Callable[[Setting], str] = (lambda each: each.keyword) if is_one else (lambda each: each.name)
-    for setting, source, value in list(zip(kin, sources, values, strict=True))[: 1 if is_one else None]:
-        name = shown(setting).removeprefix(f"{setting.section}.")
+def _rows(kin: list[Setting], effective: Effective) -> list[tuple[str, str, str]]:
+    """Return name, value and source for each signal, or once for all where they say the same."""
+    found = [(each.source(effective) or _DEFAULT, each.value(effective)) for each in kin]
+    is_one = len(kin) > 1 and all(each == found[0] for each in found)
+    rows = []
+    for setting, (source, value) in zip(kin, found, strict=True):
         unit = _SHORT.get(setting.unit, setting.unit)
         text = f"{plain(value)} {unit}" if _has_unit(setting, value) else plain(value)
-        table.add_row(escape(name), escape(text), escape(source) if source else f"[dim]{_DEFAULT}[/]")
-    notes += [f"{each.name}: {note}" for each in kin if (note := each.note(effective))]
+        name = setting.keyword if is_one else setting.name.removeprefix(f"{setting.section}.")
+        rows.append((name, text, source))
+    return rows[:1] if is_one else rows
 
 
 def _has_unit(setting: Setting, value: Any) -> bool:

@@ -20,6 +20,7 @@ from surgetank.catalogue.warnings import passed_over, unread
 from surgetank.doctor.finding import Finding, failed, ok, warning
 
 _CONFIGURATOR: Final = "OTEL_PYTHON_CONFIGURATOR"
+_DISTRO: Final = "OTEL_PYTHON_DISTRO"
 _SDK: Final = "opentelemetry-sdk"
 _LEAST: Final = re.compile(rf"{_SDK}\b[^;]*>=\s*([\d.]+)")
 
@@ -66,6 +67,7 @@ def check_installation(effective: Effective) -> Iterator[Finding]:
             name, "gRPC is chosen and not installed.", "pip install 'surgetank[grpc]', or choose http/protobuf."
         )
     yield _configurator(effective)
+    yield from _distros(effective)
 
 
 _EXTRAS: Final = {"cli": "rich", "grpc": "grpc", "encryption": "cryptography", "memory": "psutil"}
@@ -104,3 +106,13 @@ def _configurator(effective: Effective) -> Finding:
         name,
         f"Not asked for under opentelemetry-instrument{beside}; telemetry is protected by surgetank.install() or `surgetank run`.",
     )
+
+
+def _distros(effective: Effective) -> Iterator[Finding]:
+    names = sorted({each.name for each in entry_points(group="opentelemetry_distro")})
+    if len(names) > 1 and effective.environment.text(_DISTRO) is None:
+        yield warning(
+            "configurator",
+            f"There are several distros ({', '.join(names)}); which one opentelemetry-instrument takes is not said.",
+            f"Name one with {_DISTRO}.",
+        )
