@@ -403,6 +403,15 @@ def test_the_forecast_is_printed_with_what_would_be_enough(monkeypatch):
     assert found["forecast"]["lost_items"] == 0
 
 
+def test_a_spool_that_cannot_be_written_holds_nothing(monkeypatch, tmp_path):
+    """The forecast does not count on it."""
+    tmp_path.chmod(0o755)
+    monkeypatch.setenv("SURGETANK_SPOOL_DIR", str(tmp_path))
+    _, _, found = examined("--no-send", "--rate", "spans=100", "--outage", "1h")
+    assert found["forecast"]["signals"]["spans"]["lasts_seconds"]["spool"] == 0
+    assert found["forecast"]["lost_items"] > 0
+
+
 @pytest.mark.parametrize("wrong", [("--rate", "traces=5"), ("--outage", "soon"), ("--size", "spans")])
 def test_options_that_make_no_sense_end_with_2(wrong):
     """And say what would."""

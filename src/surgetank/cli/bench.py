@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from typing import Annotated, Any, Final
 
 import typer
@@ -33,10 +34,10 @@ def bench(
 
     Settings have no say, but that disk is measured in a temporary folder next to the configured spool.
     """
-    arguments = ["--attributes", str(attributes), "--seconds", str(seconds), "--folder", _folder()]
+    folder = _folder()
     console = show.terminal(is_error=True)
     with console.status(f"measuring for about {seconds:.0f} s") if console.is_terminal else console:
-        found = _measure(arguments, seconds + _PATIENCE)
+        found = _measure(folder, ["--attributes", str(attributes), "--seconds", str(seconds)], seconds + _PATIENCE)
     if as_json:
         show.data(found)
     else:
@@ -52,20 +53,24 @@ def _folder() -> str:
     return os.environ.get("TMPDIR") or "/tmp"  # noqa: S108  # a folder with a random name is made in it
 
 
-def _measure(arguments: list[str], timeout: float) -> dict[str, Any]:
-    command = [sys.executable, "-m", "surgetank.measuring", *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)  # noqa: S603  # our own module
-    except subprocess.TimeoutExpired:
-        show.error(
-            f"nothing came of it within {timeout:.0f} s; try again when the machine is less busy, or with fewer --seconds"
-        )
-        raise typer.Exit(2) from None
+def _measure(folder: str, arguments: list[str], timeout: float) -> dict[str, Any]:
+    # The folder is ours and not the measuring process's, which may be ended in the middle.
+    with tempfile.TemporaryDirectory(prefix="surgetank-bench-", dir=folder, ignore_cleanup_errors=True) as place:
+        command = [sys.executable, "-m", "surgetank.measuring", *arguments, "--folder", place]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)  # noqa: S603  # our own module
+        except subprocess.TimeoutExpired:
+            show.error(
+                f"nothing came of it within {timeout:.0f} s; try again when the machine is less busy, or with fewer --seconds"
+            )
+            raise typer.Exit(2) from None
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["it ended without a word"]
         show.error(f"measuring failed: {reason[0]}; `python -m surgetank.measuring` shows all of it")
         raise typer.Exit(2)
     found: dict[str, Any] = json.loads(done.stdout)
+    if found["spool"] is not None:
+        found["spool"]["folder"] = folder
     return found
 
 

@@ -97,10 +97,13 @@ def _status(*, is_quiet: bool) -> Iterator[Callable[[str], None]]:
 
 def _print(found: Examination) -> None:
     console = show.terminal()
+    advised = ""
     for check, findings in groupby(found.findings, key=lambda each: each.check):
         console.print(f"[bold]{escape(check)}[/]")
         for each in findings:
-            _print_finding(console, each)
+            # What is to be done about several things in a row is said once.
+            _print_finding(console, each, is_advised=each.advice != advised)
+            advised = each.advice
     console.print()
     _print_forecast(console, found)
     console.print()
@@ -113,9 +116,9 @@ def _print(found: Examination) -> None:
         console.print(f"[green]nothing failed[/], {show.counted(warnings, 'warning')}")
 
 
-def _print_finding(console: Console, finding: Finding) -> None:
+def _print_finding(console: Console, finding: Finding, *, is_advised: bool) -> None:
     _print_item(console, _MARKS[finding.state], finding.text)
-    if finding.advice:
+    if finding.advice and is_advised:
         _print_item(console, "[cyan]→[/]", finding.advice, "cyan")
 
 
@@ -154,7 +157,9 @@ def _cells(signal: Signal, each: Prospect) -> tuple[str, ...]:
 
 
 def _lasting(seconds: float) -> str:
-    return "for ever" if seconds == FOREVER else show.duration(seconds)
+    if seconds == FOREVER:
+        return "for ever"
+    return f"{seconds:.1f} s" if seconds < 10 else show.duration(seconds)
 
 
 def _print_outlook(console: Console, outlook: Forecast) -> None:

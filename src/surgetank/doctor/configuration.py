@@ -38,7 +38,10 @@ def check_configuration() -> tuple[Effective, list[Finding]]:
         for error in refused
     ]
     advice = "Correct it, or unset it; `surgetank config` shows what is in force."
-    found += [warning(name, f"{sentence}.", advice) for sentence in (*unread(), *passed_over(effective))]
+    found += [
+        warning(name, sentence if sentence.endswith("?") else f"{sentence}.", advice)
+        for sentence in (*unread(), *passed_over(effective))
+    ]
     if not found:
         changed = sum(setting.source(effective) is not None for setting in settings())
         found.append(ok(name, f"Valid; {changed} of {len(settings())} settings come from the environment."))

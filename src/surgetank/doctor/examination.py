@@ -16,7 +16,7 @@ from surgetank.doctor.endpoint import check_endpoints
 from surgetank.doctor.finding import Finding, State, failed
 from surgetank.doctor.memory import check_memory
 from surgetank.doctor.processes import check_processes, living, measure
-from surgetank.doctor.storage import check_spool, check_status_folder, disk_for
+from surgetank.doctor.storage import SPOOL, check_spool, check_status_folder, disk_for
 from surgetank.memory.probes import choose_probe
 from surgetank.model import Signal
 from surgetank.sizing import SIZES, Buffer, Forecast, Load, forecast
@@ -89,7 +89,9 @@ def examine(wishes: Wishes, progress: Callable[[str], None]) -> Examination:
         found += _carefully(name, check)
     progress("rates of living processes")
     loads, processes = _loads(effective, wishes)
-    is_stored = any(limits.persist != "none" for limits in effective.tank.limits.values())
+    # What cannot be written holds nothing.
+    is_stored = not any(each.check == SPOOL and each.state is State.FAILED for each in found)
+    is_stored &= any(limits.persist != "none" for limits in effective.tank.limits.values())
     outlook = None
     if loads:
         outlook = forecast(

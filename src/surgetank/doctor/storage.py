@@ -21,7 +21,7 @@ from surgetank.spool.filesystem import HAS_LOCKS, OsFilesystem
 from surgetank.spool.settings import is_homeless
 from surgetank.spool.survey import Survey, survey
 
-_SPOOL: Final = "spool"
+SPOOL: Final = "spool"
 _VOLATILE: Final = ("tmpfs", "ramfs")
 _REMOTE: Final = (
     "nfs",
@@ -50,15 +50,15 @@ def check_spool(effective: Effective, root: str = "/") -> Iterator[Finding]:
         root: Where `/proc` is; another than `/` is a test's.
     """
     if all(limits.persist == "none" for limits in effective.tank.limits.values()):
-        yield ok(_SPOOL, "Nothing is stored: all signals are held in memory only, as configured.")
+        yield ok(SPOOL, "Nothing is stored: all signals are held in memory only, as configured.")
         return
     if not HAS_LOCKS:
         yield warning(
-            _SPOOL, "This platform has no advisory locks, so there is no spool.", "Give the buffers memory enough."
+            SPOOL, "This platform has no advisory locks, so there is no spool.", "Give the buffers memory enough."
         )
         return
     if is_homeless(None, effective.environment):
-        yield failed(_SPOOL, "There is no home folder, so nothing is stored.", _ELSEWHERE)
+        yield failed(SPOOL, "There is no home folder, so nothing is stored.", _ELSEWHERE)
         return
     path = effective.spool.path
     if not os.path.lexists(path):
@@ -71,10 +71,10 @@ def check_spool(effective: Effective, root: str = "/") -> Iterator[Finding]:
 def _to_be_made(path: str) -> Iterator[Finding]:
     above = existing(path)
     if os.access(above, os.W_OK | os.X_OK):
-        yield ok(_SPOOL, f"{path} is not there yet; the first process makes it.")
+        yield ok(SPOOL, f"{path} is not there yet; the first process makes it.")
     else:
         yield failed(
-            _SPOOL,
+            SPOOL,
             f"{path} is not there, and {above} cannot be written: telemetry is held in memory only.",
             "Make the folder for the application's user with mode 0700, or name another with SURGETANK_SPOOL_DIR.",
         )
@@ -90,22 +90,22 @@ def existing(path: str) -> str:
 def _folder(path: str, effective: Effective) -> Iterator[Finding]:
     trouble = folder_trouble(path)
     if trouble:
-        yield failed(_SPOOL, f"{path} {trouble[0]}: telemetry is held in memory only.", trouble[1])
+        yield failed(SPOOL, f"{path} {trouble[0]}: telemetry is held in memory only.", trouble[1])
         return
     try:
         probe(path)
     except OSError as error:
         yield failed(
-            _SPOOL,
+            SPOOL,
             f"{path} cannot be written ({error.strerror}): telemetry is held in memory only.",
             "Let the application's user write there, or name another folder with SURGETANK_SPOOL_DIR.",
         )
     else:
-        yield ok(_SPOOL, f"{path} is this user's own and can be written.")
+        yield ok(SPOOL, f"{path} is this user's own and can be written.")
     try:
         found = survey(OsFilesystem(), path, time.time())
     except (OSError, SurgetankError) as error:
-        yield failed(_SPOOL, f"{path} cannot be read ({error}).", "Run the command as the application's user.")
+        yield failed(SPOOL, f"{path} cannot be read ({error}).", "Run the command as the application's user.")
         return
     yield from _contents(found, effective)
 
@@ -138,7 +138,7 @@ def _contents(found: Survey, effective: Effective) -> Iterator[Finding]:
     unreadable = found.total("unreadable_segments")
     if unreadable:
         yield failed(
-            _SPOOL,
+            SPOOL,
             f"{unreadable} segments cannot be read.",
             "`surgetank spool check` says why, `repair` salvages what is good.",
         )
@@ -155,14 +155,14 @@ def _contents(found: Survey, effective: Effective) -> Iterator[Finding]:
             default=0.0,
         )
         yield warning(
-            _SPOOL,
+            SPOOL,
             f"Dead processes have left {left:,} items, the oldest {oldest / 3600:.1f} h old; older than "
             f"{effective.spool.max_age / 3600:.0f} h they are given up.",
             "The next process that shares the folder sends them; `surgetank spool drain` sends them now.",
         )
     if found.letters:
         yield warning(
-            _SPOOL,
+            SPOOL,
             f"The receiver refused {found.letters} batches for good.",
             "`surgetank spool export --dead-letters` shows them and why.",
         )
@@ -173,14 +173,12 @@ def _volume(path: str, effective: Effective, root: str) -> Iterator[Finding]:
     disk = disk_for(effective)
     kind = filesystem_of(os.path.realpath(place), root)
     if kind in _VOLATILE:
-        yield warning(_SPOOL, f"It is on {kind}: what is stored is in memory and gone after a restart.", _ELSEWHERE)
+        yield warning(SPOOL, f"It is on {kind}: what is stored is in memory and gone after a restart.", _ELSEWHERE)
     elif kind in _REMOTE:
-        yield warning(
-            _SPOOL, f"It is on {kind}, a network file system, whose locks and syncs may not hold.", _ELSEWHERE
-        )
+        yield warning(SPOOL, f"It is on {kind}, a network file system, whose locks and syncs may not hold.", _ELSEWHERE)
     elif kind in _LAYERED:
         yield warning(
-            _SPOOL,
+            SPOOL,
             f"It is on {kind}, a container's own layer, which goes when the container is removed.",
             "Mount a volume and name it with SURGETANK_SPOOL_DIR.",
         )
@@ -188,19 +186,19 @@ def _volume(path: str, effective: Effective, root: str) -> Iterator[Finding]:
     reserve = effective.spool.reserve_bytes / MEBIBYTE
     if free <= 0:
         yield failed(
-            _SPOOL,
+            SPOOL,
             f"The volume has no more than the reserve of {reserve:.0f} MiB left: nothing can be stored.",
             "Free space on the volume, or lower SURGETANK_SPOOL_RESERVE_MB.",
         )
     elif disk.limit - disk.used > disk.free:
         yield warning(
-            _SPOOL,
+            SPOOL,
             f"The limit is {limit:.0f} MiB, but the volume has only {free:.0f} MiB left beyond the reserve.",
             f"Free space, or set SURGETANK_SPOOL_MAX_MB={max(1, int(free + disk.used / MEBIBYTE))}.",
         )
     else:
         yield ok(
-            _SPOOL, f"{disk.used / MEBIBYTE:.0f} of {limit:.0f} MiB are taken, and the volume has room for the rest."
+            SPOOL, f"{disk.used / MEBIBYTE:.0f} of {limit:.0f} MiB are taken, and the volume has room for the rest."
         )
 
 
