@@ -99,11 +99,11 @@ def test_a_number_out_of_its_range_is_refused(name):
             SpoolConfig(**{name: value})
         assert caught.value.field == f"spool.{name}"
         assert caught.value.value is value
-        assert f"{low:g} to {high:g}" in caught.value.permitted
+        assert f"{low:.10g} to {high:.10g}" in caught.value.permitted
         with pytest.raises(ConfigError) as caught:
             resolved(**{name: str(value)})
         assert caught.value.field == f"SURGETANK_SPOOL_{name.upper()}"
-        assert f"{low:g} to {high:g}" in caught.value.permitted
+        assert f"{low:.10g} to {high:.10g}" in caught.value.permitted
 
 
 @pytest.mark.parametrize("name", RANGES)

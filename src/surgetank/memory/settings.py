@@ -101,7 +101,7 @@ def _number(name: str, given: MemoryConfig, environment: Environment) -> float |
     if value is None:
         low, high = RANGES[name]
         variable = f"SURGETANK_MEMORY_{name.upper()}"
-        value = environment.ours(variable, float, f"a number from {low:g} to {high:g}")
+        value = environment.ours(variable, float, f"a number from {low:.10g} to {high:.10g}")
         if value is not None:
             check_number(variable, value, low, high)
     return None if value is None else float(value)

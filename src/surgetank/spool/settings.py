@@ -147,7 +147,7 @@ def _number(name: str, given: SpoolConfig, environment: Environment) -> float:
     value = getattr(given, name)
     if value is None:
         variable = f"SURGETANK_SPOOL_{name.upper()}"
-        value = environment.ours(variable, float, f"a number from {low:g} to {high:g}")
+        value = environment.ours(variable, float, f"a number from {low:.10g} to {high:.10g}")
         if value is not None:
             check_number(variable, value, low, high)
     return float(default if value is None else value)
