@@ -5,8 +5,9 @@ import logging
 
 import pytest
 
-from surgetank import BufferConfig, ConfigError, Signal, Timing, config
+from surgetank import BufferConfig, ConfigError, Signal, Timing
 from surgetank.config import MEBIBYTE, Environment, resolve, resolve_limits, resolve_outlet
+from surgetank.config.outlet import _say_http_is_spoken
 
 
 def limits(signal, config=None, **variables):
@@ -306,8 +307,8 @@ def test_grpc_has_a_port_of_its_own_and_no_paths():
 )
 def test_where_there_is_no_grpc_the_variable_means_http(monkeypatch, caplog, variables, url, level):
     """The distribution sets it by default. One line says so, louder where the endpoint may be gRPC's, and changes nobody's variables."""
-    monkeypatch.setattr(config, "find_spec", lambda name: None)
-    config._say_http_is_spoken.cache_clear()
+    monkeypatch.setattr("surgetank.config.outlet.find_spec", lambda name: None)
+    _say_http_is_spoken.cache_clear()
     caplog.set_level(logging.INFO)
 
     found = [outlet(variables={**variables, f"{OTLP}PROTOCOL": "grpc"}) for _ in Signal]
@@ -321,7 +322,7 @@ def test_where_there_is_no_grpc_the_variable_means_http(monkeypatch, caplog, var
 
 def test_the_argument_is_not_reinterpreted(monkeypatch):
     """It is the application's own word; that gRPC is missing is said where it is needed."""
-    monkeypatch.setattr(config, "find_spec", lambda name: None)
+    monkeypatch.setattr("surgetank.config.outlet.find_spec", lambda name: None)
 
     assert outlet(protocol="grpc").protocol == "grpc"
 

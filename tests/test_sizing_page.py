@@ -14,7 +14,7 @@ from surgetank.spool.settings import SpoolSettings
 
 ROOT = Path(__file__).parents[1]
 # A rate, minutes, bytes per item, processes: small and large outages, with batches that are full and that are not.
-CASES = [(2000, 120, 110, 4), (0.5, 1, 90, 1), (5000, 20, 66, 1), (1234.5, 2880, 43, 16), (1e5, 60, 600, 3)]
+CASES = [(2000, 120, 110, 4), (0.5, 1, 90, 1), (5000, 20, 66, 1), (1234.5, 2880, 43, 16), (7e4, 60, 600, 3)]
 
 
 def calculated(case):
@@ -43,7 +43,7 @@ def needed(rate, minutes, size, processes):
         "volumeMb": spool + (settings.reserve_bytes + settings.dead_letter_bytes) // MEBIBYTE,
         "maxAge": rounded(seconds * 1.1),
         "maxSize": rounded(items),
-        "maxMemoryMb": rounded(items * (size + 512 / batch) / MEBIBYTE),
+        "maxMemoryMb": rounded(items * (size + 512 / batch) / MEBIBYTE + 0.75),
     }
 
 

@@ -44,7 +44,7 @@ def is_log(function):
     name = getattr(function, "attr", getattr(function, "id", ""))
     if name != "say" and name not in _LEVELS:
         return False
-    return name == "say" or "ogger" in ast.unparse(function.value)
+    return name == "say" or (isinstance(function, ast.Attribute) and "ogger" in ast.unparse(function.value))
 
 
 def logged():

@@ -1,7 +1,7 @@
 /* The calculator of the page "Sizing". No library; `needed` is plain arithmetic, which the tests run beside the same in Python. */
 "use strict";
 
-const SIZING = { mebibyte: 1048576, margin: 1.1, batch: 512, delay: 0.8, memoryOverhead: 512, diskOverhead: 200, reserveMb: 64, deadLetterMb: 16 };
+const SIZING = { mebibyte: 1048576, margin: 1.1, batch: 512, delay: 0.8, memoryOverhead: 512, encodingMb: 0.75, diskOverhead: 200, reserveMb: 64, deadLetterMb: 16 };
 
 /**
  * What an outage needs, if nothing is to be lost.
@@ -23,7 +23,7 @@ function needed(rate, minutes, bytesPerItem, processes) {
     volumeMb: spoolMb + SIZING.reserveMb + SIZING.deadLetterMb,
     maxAge: rounded(seconds * SIZING.margin),
     maxSize: rounded(items),
-    maxMemoryMb: rounded(inMemory / SIZING.mebibyte),
+    maxMemoryMb: rounded(inMemory / SIZING.mebibyte + SIZING.encodingMb),
   };
 }
 

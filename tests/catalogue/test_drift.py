@@ -69,7 +69,7 @@ SAMPLES = {
     "restore_below": [("0.4", 0.4)],
     "floor": [("0.2", 0.2)],
     "period": [("3", 3.0)],
-    "self_metrics": [("false", False)],
+    "self_metrics": [("true", True), ("true", True)],
     "status_enabled": [("false", False)],
     "status_dir": [(FOLDER, FOLDER)],
     "spans.export_timeout": [("1500", 1.5)],

@@ -201,8 +201,8 @@ _OUTLETS: Final[Mapping[str, Callable[[str, Signal], Setting]]] = {
         default="http/protobuf",
         permitted=one_of(PROTOCOLS),
         ends_at_ignored=True,
-        effect="`grpc` needs `surgetank[grpc]` ([decision 14](decisions/0014-grpc-from-sealed-bytes.md)); `http/json` in a variable "
-        "is logged and read as http/protobuf",
+        effect="`grpc` needs `surgetank[grpc]` ([decision 14](decisions/0014-grpc-from-sealed-bytes.md)); in a variable `http/json`, and "
+        "`grpc` where it is not installed, are logged and read as http/protobuf",
     ),
     "headers": partial(
         _outlet,

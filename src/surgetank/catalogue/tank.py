@@ -250,9 +250,9 @@ def seen() -> Iterator[Setting]:
     yield Setting(
         section="seen",
         keyword="self_metrics",
-        variables=("SURGETANK_SELF_METRICS",),
+        variables=("SURGETANK_SELF_METRICS", "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED"),
         read=lambda found: found.has_self_metrics,
-        default=True,
+        default=False,
         permitted=YES_OR_NO,
         effect="the tank reports metrics of its own through the application's meter provider "
         "([decision 16](decisions/0016-what-an-operation-is.md))",

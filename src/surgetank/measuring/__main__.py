@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
@@ -34,6 +33,7 @@ from surgetank.delivery.senders import sender_for
 from surgetank.measuring.sink import running
 from surgetank.measuring.workload import RESOURCE, attributes, log_record, make_span
 from surgetank.model import Batch, Outcome, Signal, Verdict
+from surgetank.otel.shim import LoggerProvider
 from surgetank.spool.disk import Disk
 from surgetank.spool.filesystem import HAS_LOCKS, OsFilesystem
 from surgetank.spool.settings import SpoolSettings

@@ -6,7 +6,6 @@ Invariants: it listens on loopback only and ends when its standard input does, s
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -40,8 +39,8 @@ def main() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdout.write(f"{server.server_port}\n")
     sys.stdout.flush()
+    # Its threads are daemons, which end with this one.
     sys.stdin.read()
-    os._exit(0)
 
 
 @contextmanager

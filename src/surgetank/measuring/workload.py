@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import SpanKind, Tracer
+
+from surgetank.otel.shim import LogRecord, SeverityNumber
 
 RESOURCE: Final = Resource(
     {
