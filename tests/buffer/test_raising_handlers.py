@@ -1,5 +1,6 @@
 """Signal handlers that raise wherever the main thread happens to be: time-outs of task queues, Ctrl-C."""
 
+import gc
 import signal
 
 import pytest
@@ -10,6 +11,15 @@ from surgetank.otlp.spans import snapshot
 from surgetank.testing import silence
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no such signals here")
+
+
+@pytest.fixture(autouse=True)
+def _no_callbacks_of_collections():
+    """What a handler raises inside one of these, such as Hypothesis has, interrupts nothing and is only printed."""
+    callbacks = gc.callbacks[:]
+    gc.callbacks.clear()
+    yield
+    gc.callbacks[:] = callbacks
 
 
 class SoftTimeLimitError(Exception):
