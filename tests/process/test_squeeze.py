@@ -13,7 +13,7 @@ def squeezed(**changes):
         "mode": "ours",
         "limit_mb": 160.0,
         "buffer_mb": 400.0,
-        "kib": 16,
+        "kib": 32,
         "before": 3.0,
         "away": 9.0,
         "spool": False,
