@@ -99,12 +99,14 @@ def test_a_child_forked_while_a_send_hangs_works_on_its_own(collector):
         """
         tank = install()
         work(0, 100)
-        time.sleep(0.6)
+        until = time.monotonic() + 10
+        while books(tank)["spans"]["in_flight"] < 100 and time.monotonic() < until:
+            time.sleep(0.02)
         assert books(tank)["spans"]["in_flight"] == 100
         pid = os.fork()
         if pid == 0:
             say(forked=1)
-            sys.stdin.readline() if False else time.sleep(0.3)
+            time.sleep(0.3)
             work(10_000, 10)
             tank.shutdown(timeout=5.0)
             say(child=books(tank))

@@ -60,6 +60,13 @@ def drain(collector, disk):
     return books
 
 
+def wait_until(condition, seconds):
+    """Wait for a condition, for so long at most."""
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+
+
 def files(disk):
     """Return the segments that are left."""
     return [name for _, _, names in os.walk(disk["SURGETANK_SPOOL_DIR"]) for name in names if name.endswith(".segment")]
@@ -80,8 +87,12 @@ def test_what_was_sealed_survives_kill_9_at_any_moment(collector, disk, tmp_path
             collector.stop_listening()
         elif number % 3 == 2:
             collector.listen_again()
+        before = len(nursery.sealed())
         pid = nursery.spawn()
-        time.sleep(rng.uniform(0.05, 0.6))
+        if number % 5:
+            # Some die before they have sealed anything; most after that, however slow the machine is.
+            wait_until(lambda before=before: len(nursery.sealed()) > before, 10)
+        time.sleep(rng.uniform(0.05, 0.4))
         kill(pid)
     nursery.end()
     if not collector.is_listening:

@@ -46,7 +46,7 @@ def draw(frame: Frame, page: Page) -> list[Text]:
     """Return the lines of a frame."""
     head = list(_head(frame, totals(frame.tanks), page))
     if not frame.tanks:
-        lines = [*head, Text(), *_nobody(frame)]
+        lines = [*head, Text(), *_nobody(frame, page)]
     else:
         columns = chosen(page.width)
         room = None if page.height is None else page.height - len(head)
@@ -94,14 +94,16 @@ def _figures(all_of: Totals, *, is_long: bool) -> Text:
     return line
 
 
-def _nobody(frame: Frame) -> Iterator[Text]:
+def _nobody(frame: Frame, page: Page) -> Iterator[Text]:
     if frame.is_filtered:
         yield Text("No process that was asked for has a tank here.", "bold")
     else:
         yield Text("No process with a tank is to be seen.", "bold")
     yield Text("Looked in:")
     for path, trouble in frame.folders.items():
-        yield Text.assemble(f"  {path}", (f"  ({trouble})" if trouble else "", "yellow"))
+        line = Text.assemble(f"  {path}", (f"  ({trouble})" if trouble else "", "yellow"))
+        # Whole, over as many lines as it takes: it is what is to be looked at next.
+        yield from line.divide(range(page.width, len(line), page.width))
     yield Text()
     yield Text("A process is seen from the moment it makes a tank, unless")
     yield Text("- SURGETANK_STATUS_ENABLED=false is set for it, or")
