@@ -1,12 +1,13 @@
 """Real threads beneath gevent's: found whatever was patched when, and joined without `threading`."""
 
+import signal
 import subprocess
 import sys
 import threading
 
 import pytest
 
-from surgetank.threads import Gate, are_greenlets, start
+from surgetank.threads import Bell, Gate, are_greenlets, start
 
 
 def test_a_gate_lets_everybody_pass_once_it_is_open():
@@ -63,3 +64,34 @@ with lock:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
 
     assert done.returncode == 0, done.stderr
+
+
+OUTLASTED = """
+import signal, time
+from surgetank.threads import Bell, Gate
+
+signal.signal(signal.SIGALRM, lambda *_: time.sleep(0.3))
+for thing in (Gate(), Bell()):
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    began = time.monotonic()
+    assert not thing.wait(0.1)
+    assert time.monotonic() - began < 2
+print("both ended")
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no such signals here")
+def test_a_signal_handler_that_outlasts_a_wait_does_not_make_it_last_for_ever():
+    """A flush on the main thread keeps its deadline, but for what the application's handler takes."""
+    done = subprocess.run([sys.executable, "-c", OUTLASTED], capture_output=True, text=True, timeout=20, check=False)
+    assert done.stdout == "both ended\n", done.stderr
+
+
+def test_rings_before_anybody_listens_are_one():
+    bell = Bell()
+    for _ in range(3):
+        bell.ring()
+    assert bell.wait(0)
+    assert not bell.wait(0)
+    bell.ring()
+    assert bell.wait(0)

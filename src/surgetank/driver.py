@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import time
-from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -143,8 +142,7 @@ class Loop:
         # Held over each step. Re-entrant, for signal handlers, which find `_is_stepping`.
         self._post = threads.new_rlock()
         self._is_stepping = False
-        # `SimpleQueue` is the one stdlib signal whose `put` is documented as re-entrant.
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._bell = threads.Bell()
         self._is_stopping = False
         self._last_act: Callable[[], object] | None = None
         self._can_start = self._is_threaded
@@ -164,7 +162,7 @@ class Loop:
         if not self._has_thread:
             self._start()
         if self._has_thread:
-            self._bell.put(None)
+            self._bell.ring()
 
     @property
     def is_to_be_started_again(self) -> bool:
@@ -207,7 +205,7 @@ class Loop:
         self._is_stopping = True
         self._can_start = False
         _unstarted.discard(self)
-        self._bell.put(None)
+        self._bell.ring()
 
     def join(self, timeout: float) -> None:
         """Wait for a stopped thread, at most `timeout` seconds; not for ourselves."""
@@ -298,7 +296,7 @@ class Loop:
                 start_unstarted()
                 rest = min(rest, START_AGAIN)
             if rest > 0:
-                self._rest(min(rest, REST_MAX))
+                self._bell.wait(min(rest, REST_MAX))
             elif rest != PRESSING:
                 # Offer the GIL to the application's threads.
                 threads.sleep(0)
@@ -315,12 +313,3 @@ class Loop:
         if not self._has_failed:
             self._has_failed = True
             say(_logger, logging.ERROR, "a defect in %s; it goes on", self._name, is_error=True)
-
-    def _rest(self, seconds: float) -> None:
-        try:
-            self._bell.get(timeout=seconds)
-            # Several rings before the next step are one.
-            while True:
-                self._bell.get_nowait()
-        except Empty:
-            pass

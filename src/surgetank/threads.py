@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from _queue import Empty, SimpleQueue
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final, Protocol
@@ -47,30 +46,49 @@ def are_greenlets() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
+class Bell:
+    """
+    Rung from anywhere, heard by one: rings that nobody has heard yet are one. Re-entrant, for signal handlers.
+
+    A lock, whose holder is the silence. Not `SimpleQueue`, whose `put` is documented as re-entrant: before CPython 3.13 its
+    `get` waits for ever where a signal handler has taken longer than what was left of the time-out.
+    """
+
+    def __init__(self) -> None:
+        self._silence = new_lock()
+        self._silence.acquire()
+
+    def ring(self) -> None:
+        """Have it heard, now or by whoever waits next."""
+        if self._silence.locked():
+            try:
+                self._silence.release()
+            except RuntimeError:
+                pass  # By somebody else, in this moment.
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for it at most `timeout` seconds; return whether it rang."""
+        return self._silence.acquire(timeout=min(max(0.0, timeout), threading.TIMEOUT_MAX))
+
+
 class Gate:
     """Opened once and for all; re-entrant, for signal handlers."""
 
     def __init__(self) -> None:
         self.is_open = False
         """Whether nobody waits any more."""
-        # `SimpleQueue` is the one stdlib signal whose `put` is documented as re-entrant.
-        self._tokens: SimpleQueue[None] = SimpleQueue()
+        self._bell = Bell()
 
     def open(self) -> None:
         """Let everybody pass."""
         self.is_open = True
-        self._tokens.put(None)
+        self._bell.ring()
 
     def wait(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds; return whether it is open."""
-        if not self.is_open:
-            try:
-                self._tokens.get(timeout=min(max(0.0, timeout), threading.TIMEOUT_MAX))
-            except Empty:
-                pass
-            else:
-                # For the next in line.
-                self._tokens.put(None)
+        if not self.is_open and self._bell.wait(timeout):
+            # For the next in line.
+            self._bell.ring()
         return self.is_open
 
 

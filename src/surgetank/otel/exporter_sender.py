@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from _queue import Empty, SimpleQueue
+from _queue import SimpleQueue
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -54,7 +54,7 @@ class _Call:
         self.error: Exception | None = None
         self.is_done = False
         # Not an `Event`: `abort` may be called by a signal handler, and only this is re-entrant.
-        self.bell: SimpleQueue[None] = SimpleQueue()
+        self.bell = threads.Bell()
         self._work = work
 
     def run(self) -> None:
@@ -64,15 +64,12 @@ class _Call:
         except Exception as error:
             self.error = error
         self.is_done = True
-        self.bell.put(None)
+        self.bell.ring()
 
     def wait(self, timeout: float) -> bool:
         """Wait until it is done, the time has passed, or somebody rings; return whether it is done."""
         if not self.is_done:
-            try:
-                self.bell.get(timeout=max(0.0, timeout))
-            except Empty:
-                pass
+            self.bell.wait(timeout)
         return self.is_done
 
 
@@ -129,7 +126,7 @@ class ExporterSender:
         """Let a `send` that is under way return. The exporter cannot be interrupted; it ends its call in its own time."""
         running = self._running
         if running is not None:
-            running.bell.put(None)
+            running.bell.ring()
 
     def flush(self, timeout: float) -> bool:
         """Pass a flush on to the exporter; False if it said so or did not end in time."""
@@ -159,8 +156,8 @@ class ExporterSender:
         call = self._running
         if call is None:
             return True
-        while not call.bell.empty():
-            call.bell.get()
+        # A ring that is left over was for an earlier wait.
+        call.bell.wait(0)
         if not call.wait(deadline - self._clock.monotonic()):
             return False
         self._running = None
