@@ -100,9 +100,10 @@ def test_a_child_forked_while_a_send_hangs_works_on_its_own(collector):
         tank = install()
         work(0, 100)
         until = time.monotonic() + 10
-        while books(tank)["spans"]["in_flight"] < 100 and time.monotonic() < until:
+        # On a slow machine they are more than one batch, and one is in flight at a time.
+        while not books(tank)["spans"]["in_flight"] and time.monotonic() < until:
             time.sleep(0.02)
-        assert books(tank)["spans"]["in_flight"] == 100
+        assert books(tank)["spans"]["in_flight"]
         pid = os.fork()
         if pid == 0:
             say(forked=1)
