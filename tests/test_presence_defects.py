@@ -7,9 +7,12 @@ import zlib
 
 import pytest
 
+import surgetank
+from fakes.requests import span
 from surgetank.presence import Presence, sightings
 from surgetank.spool.filesystem import OsFilesystem
-from surgetank.testing import ManualClock
+from surgetank.testing import ManualClock, ScriptedSender, delivered
+from surgetank.testing.filesystem import Hang, MemoryFilesystem
 
 
 def plant(folder, name, body, *, version=1):
@@ -102,3 +105,101 @@ def test_a_forked_child_began_when_it_was_forked(tmp_path, monkeypatch):
 
     assert json.loads(os.read(reading, 100)) == before + 60
     tank.shutdown()
+
+
+@pytest.mark.parametrize("odd", [{"argv": [None]}, {"argv": [b"-c"]}, {"argv": ["-c"], "executable": None}])
+def test_an_interpreter_that_is_embedded_oddly_still_gets_its_tank(tmp_path, monkeypatch, odd):
+    """Some set neither the program's arguments nor the interpreter's path; and a tank that cannot be described is still one."""
+    monkeypatch.setenv("SURGETANK_STATUS_ENABLED", "true")
+    monkeypatch.setenv("SURGETANK_STATUS_DIR", str(tmp_path / "status"))
+    for name, value in odd.items():
+        monkeypatch.setattr(f"sys.{name}", value)
+
+    tank = surgetank.Tank(endpoint="http://127.0.0.1:9", shutdown_timeout=0.0)
+
+    assert len(list(sightings([str(tmp_path / "status")]))) == 1
+    tank.shutdown()
+
+
+def test_what_cannot_be_described_costs_the_application_nothing(tmp_path):
+    def describe():
+        raise OSError("the host has no name")
+
+    presence = Presence(str(tmp_path / "status"), describe, ManualClock(), is_threaded=False)
+    presence.announce()
+
+    assert presence.step() > 0
+    presence.withdraw()
+
+
+def test_a_descriptor_that_the_application_has_closed_and_got_again_is_left_alone(tmp_path):
+    """As daemons do, which close all there are: the number may be a file of the application's since."""
+    presence = Presence(str(tmp_path / "status"), lambda: {"pid": 1}, ManualClock(), is_threaded=False)
+    presence.announce()
+    theirs = tmp_path / "theirs"
+    theirs.write_bytes(b"precious")
+    number = presence._file._descriptor
+    own = os.open(theirs, os.O_RDWR)
+    os.dup2(own, number)
+    os.close(own)
+
+    presence.step()
+    presence.step()
+    presence.withdraw()
+
+    assert theirs.read_bytes() == b"precious"
+    assert os.pread(number, 8, 0) == b"precious"
+    os.close(number)
+
+
+def test_a_file_that_somebody_has_removed_is_made_again_but_not_for_ever(tmp_path):
+    folder = tmp_path / "status"
+    presence = Presence(str(folder), lambda: {"pid": 1}, ManualClock(), is_threaded=False)
+    presence.announce()
+    open_before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    for _ in range(50):
+        for path in folder.iterdir():
+            path.unlink()
+        presence.step()
+        presence.step()
+    if open_before:
+        assert len(os.listdir("/proc/self/fd")) < open_before + 10
+
+    presence = Presence(str(folder), lambda: {"pid": 2}, ManualClock(), is_threaded=False)
+    presence.announce()
+    for path in folder.iterdir():
+        path.unlink()
+    presence.step()
+    presence.step()
+    assert [sighting.said["pid"] for sighting in sightings([str(folder)])] == [2]
+    presence.withdraw()
+
+
+@pytest.mark.parametrize("operation", ["write", "unlink"])
+def test_a_shutdown_does_not_wait_for_a_folder_that_hangs(monkeypatch, operation):
+    """The status file may be on a network disk whose server is gone."""
+    monkeypatch.setenv("SURGETANK_STATUS_ENABLED", "true")
+    monkeypatch.setenv("SURGETANK_STATUS_DIR", "/status")
+    filesystem, hang = MemoryFilesystem(), Hang(operation, path=".status")
+    tank = surgetank.Tank(
+        handle_sigterm=False,
+        filesystem=filesystem,
+        persistence_enabled=False,
+        shutdown_timeout=0.2,
+        spans=surgetank.BufferConfig(schedule_delay=0.01),
+        make_sender=lambda outlet, clock: ScriptedSender(otherwise=delivered()),
+    )
+    filesystem.hangs.append(hang)
+    tank.span_processor.on_end(span(1))
+    if operation == "write":
+        assert hang.reached.wait(10)
+    ending = threading.Thread(target=tank.shutdown, daemon=True)
+    ending.start()
+    ending.join(10)
+    try:
+        assert not ending.is_alive()
+        assert tank.stats().spans.delivered == 1
+    finally:
+        hang.released.open()
+        tank._presence.loop.join(10)
+    assert filesystem.names("/status") == []

@@ -2,8 +2,8 @@
 
 Owns: one small file per tank, locked for as long as the tank lives.
 Threads: `announce`, `publish` and `withdraw` from one at a time; reading from any process.
-Invariants: nothing here raises into the application, syncs, or waits; a file without its lock belongs to a process that is
-gone; what is read is whole, or it is not returned.
+Invariants: nothing here raises into the application or syncs, and nobody but its own thread waits for the folder, except
+who makes a tank; a file without its lock belongs to a process that is gone; what is read is whole, or it is not returned.
 
 It is a file and not a socket so that it can be read whatever the process is doing, needs no thread to answer and no port,
 and outlives nobody: the kernel drops the lock with the process. It says nothing that a log line would not: no header, no
@@ -44,6 +44,8 @@ _MOST_FILES: Final = 1000
 _MOST_FOLDERS: Final = 100
 # A reader may come between two bytes of a writing.
 _LOOKS: Final = 3
+# Who removes files from that folder shall not be fought.
+_MOST_REPLACEMENTS: Final = 3
 _NAME: Final = "surgetank"
 
 
@@ -121,6 +123,7 @@ class Presence:
         self._file: File | None = None
         self._path = ""
         self._is_off = folder is None or not HAS_LOCKS
+        self._replacements = 0
         self._said: Mapping[str, Any] = {}
         self._steady = 0
         self._is_awake = False
@@ -139,10 +142,10 @@ class Presence:
     def step(self) -> float:
         """Publish, and return the seconds until it is worth while again."""
         self.announce()
-        if self._file is None:
-            return FOREVER
         before = self._said
         self.publish()
+        if self._is_off:
+            return FOREVER
         self._steady = self._steady + 1 if self._said == before else 0
         self._is_awake = self._steady < _STEADY
         return PERIOD if self._is_awake else IDLE_PERIOD
@@ -165,25 +168,47 @@ class Presence:
 
     def publish(self) -> None:
         """Write what there is to be said."""
-        if self._file is None:
+        file = self._file
+        if file is None:
             return
-        self._said = self._describe()
-        said = {**self._said, "written_at": self._clock.now()}
-        body = json.dumps(said, separators=(",", ":")).encode() + b"\n"
-        head = b"%s %d %d %08x\n" % (_MAGIC, VERSION, len(body), zlib.crc32(body))
         try:
-            self._file.write_at(0, head + body)
-        except OSError:
-            pass  # The disk is full; the next writing may go through.
+            self._said = self._describe()
+            body = json.dumps({**self._said, "written_at": self._clock.now()}, separators=(",", ":")).encode() + b"\n"
+            head = b"%s %d %d %08x\n" % (_MAGIC, VERSION, len(body), zlib.crc32(body))
+            if file.is_at(self._path):
+                file.write_at(0, head + body)
+            else:
+                self._lose()
+        except Exception:
+            # The disk is full, or the host has no name; the next writing may go through.
+            pass
+
+    def _lose(self) -> None:
+        """
+        Let go of a file that is not at its place any more; the next step makes another.
+
+        Without closing it: the application may have closed its descriptor, as daemons close all, and the number be another's.
+        """
+        self._file = None
+        self._replacements += 1
+        self._is_off = self._replacements > _MOST_REPLACEMENTS
+
+    def stop(self) -> None:
+        """Have the loop remove the file and end; does not wait for it."""
+        # On its thread: the folder may hang.
+        self.loop.stop(None if self._is_off else self.withdraw)
+
+    def end(self, timeout: float) -> None:
+        """Wait until that is done, at most `timeout` seconds; where no thread can be had, it is done here."""
+        self.loop.end(timeout, lambda _: True)
 
     def withdraw(self) -> None:
         """Remove the file."""
         file, self._file = self._file, None
-        if file is None:
+        if file is None or not file.is_at(self._path):
             return
         try:
-            if file.is_at(self._path):
-                self._filesystem.unlink(self._path)
+            self._filesystem.unlink(self._path)
         except OSError:
             pass  # Whoever reads it will find that it is nobody's.
         file.close()
@@ -304,8 +329,10 @@ def service_name(environment: Environment) -> str:
 
 def command() -> str:
     """Return what this process is called in a list: the program's name without its arguments, which may hold secrets."""
-    path = sys.argv[0] if sys.argv else ""
+    # Whoever embeds an interpreter may have set neither, or something else.
+    arguments = getattr(sys, "argv", None)
+    path = arguments[0] if arguments and isinstance(arguments[0], str) else ""
     if os.path.basename(path) == "__main__.py":
         path = os.path.dirname(path)
     # `-c` and `-m` stand there while their program is being read.
-    return os.path.basename(path if path and not path.startswith("-") else sys.executable)[:80]
+    return os.path.basename(path if path and not path.startswith("-") else sys.executable or "")[:80]

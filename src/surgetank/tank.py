@@ -538,16 +538,15 @@ class Tank:
         return all(pipeline.is_shut_down for pipeline in self._pipelines.values())
 
     def _close_helpers(self) -> None:
-        disk, others = self._disk, (self._memory.loop, self._presence.loop)
-        for loop in others:
-            loop.stop()
+        disk = self._disk
+        self._memory.loop.stop()
+        self._presence.stop()
         if disk is not None:
             # Where it hangs, the keeper lets go of the folder when it comes back, or the kernel does at the end.
             self._keeper.stop(disk.close)
             self._keeper.end(JOIN_TIMEOUT, disk.is_free)
-        for loop in others:
-            loop.join(JOIN_TIMEOUT)
-        self._presence.withdraw()
+        self._memory.loop.join(JOIN_TIMEOUT)
+        self._presence.end(JOIN_TIMEOUT)
 
     def _describe(self) -> dict[str, Any]:
         """Return what other programs may see of this tank (`presence.py`)."""
