@@ -1,6 +1,7 @@
 """The fork hooks, one by one: who holds which lock when two threads fork at the same time, or after the end."""
 
 import threading
+from weakref import WeakSet
 
 from fakes.spools import Process
 from fakes.tanks import stepped_tank
@@ -72,3 +73,14 @@ def test_a_tank_that_is_shut_down_has_free_locks_in_a_forked_child():
 
     assert buffer._lock.acquire(blocking=False)
     assert buffer._is_closed
+
+
+def test_a_signal_that_the_parent_has_postponed_is_not_the_childs(monkeypatch):
+    """The child's watcher would deliver it, and end the child."""
+    monkeypatch.setattr(lifecycle, "_postponed", [15])
+    monkeypatch.setattr(lifecycle, "_living", WeakSet())
+    monkeypatch.setattr(lifecycle, "_ended", WeakSet())
+
+    lifecycle._after_in_child()
+
+    assert lifecycle._postponed == []

@@ -106,3 +106,25 @@ def test_refusals_are_counted_by_what_the_receiver_answered():
             tank._pipelines[Signal.SPANS].offer(snapshot(span(number)))
         tank.force_flush(5.0)
         assert tank.stats().spans.rejected_by_cause == causes
+
+
+def test_a_forked_childs_first_loss_is_a_loss_though_its_parent_lost_more():
+    watch = Watch(clock := ManualClock())
+    judge(watch, dropped={"full": 10})
+    clock.advance(2 * LATELY)
+    assert judge(watch, dropped={"full": 10}).state is HealthState.DELIVERING
+
+    watch.forget()
+
+    assert judge(watch, dropped={"full": 1}).state is HealthState.LOSING
+
+
+def test_whoever_comes_with_older_books_does_not_renew_a_loss():
+    """Two threads ask: one has read the books before the other, and is judged after it."""
+    watch = Watch(clock := ManualClock())
+    judge(watch, dropped={"full": 10})
+    clock.advance(2 * LATELY)
+
+    judge(watch, dropped={"full": 9})
+
+    assert judge(watch, dropped={"full": 10}).state is HealthState.DELIVERING

@@ -68,6 +68,10 @@ class Watch:
         self._seen: dict[tuple[Signal, str], int] = {}
         self._lost_at: dict[tuple[Signal, str], float] = {}
 
+    def forget(self) -> None:
+        """Start anew, as the books of a forked child do."""
+        self._seen, self._lost_at = {}, {}
+
     def judge(self, stats: TankStats, *, is_ended: bool) -> Health:
         """
         Judge the books; what was lost is compared with what it was when last asked.
@@ -91,7 +95,7 @@ class Watch:
                 key = signal, reason
                 if items > self._seen.get(key, 0):
                     self._lost_at[key] = now
-                self._seen[key] = items
+                    self._seen[key] = items
                 if now - self._lost_at.get(key, float("-inf")) < LATELY:
                     yield f"{signal.value}: {items} lost so far, the latest within a minute: {reason}"
 

@@ -127,6 +127,8 @@ def _after_in_parent() -> None:
 def _after_in_child() -> None:
     global _install_lock
     _install_lock = threads.new_lock()
+    # They were sent to the parent.
+    _postponed.clear()
     for living in list(_living | _ended):
         living.after_fork_in_child()
     if _living:

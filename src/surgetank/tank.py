@@ -408,6 +408,7 @@ class Tank:
         self._keeper.reset()
         self._memory.loop.reset()
         self._presence.after_fork_in_child()
+        self._health.forget()
         if self._disk is not None:
             self._disk.after_fork_in_child(is_closed=self._is_closed)
         if self._metric_reader is not None:
