@@ -139,6 +139,18 @@ def test_the_rest_grows_when_nothing_changes(folder):
     presence.withdraw()
 
 
+def test_the_rest_grows_though_the_hosts_memory_moves(folder):
+    said = Said()
+    presence = present(folder, said)
+    rests = []
+    for used in range(8):
+        said.words |= {"memory": {"used": used}, "pressure": used / 100}
+        rests.append(presence.step())
+    assert rests.count(IDLE_PERIOD) == 4
+    assert seen(folder)[0].said["memory"] == {"used": 7}
+    presence.withdraw()
+
+
 def test_a_tank_that_is_busy_publishes_once_a_second_all_the_same(folder):
     """Each sealed batch says that there is something to see; the loop is rung once for all of them."""
     presence = present(folder)

@@ -35,6 +35,8 @@ PERIOD: Final = 1.0
 IDLE_PERIOD: Final = 60.0
 """… and when nothing has for a while, unless woken."""
 _STEADY: Final = 5
+# What moves on any host all the time, whatever the tank does: no reason to write.
+_RESTLESS: Final = frozenset({"memory", "pressure"})
 _MAGIC: Final = b"surgetank-status"
 _SUFFIX: Final = ".status"
 # No tank has as much to say; whoever plants a larger file shall not fill the reader's memory.
@@ -146,7 +148,7 @@ class Presence:
         self.publish()
         if self._is_off:
             return FOREVER
-        self._steady = self._steady + 1 if self._said == before else 0
+        self._steady = self._steady + 1 if _news(self._said) == _news(before) else 0
         self._is_awake = self._steady < _STEADY
         return PERIOD if self._is_awake else IDLE_PERIOD
 
@@ -247,6 +249,10 @@ class Presence:
                 file.close()
             except OSError:
                 pass  # Another user's, or somebody was quicker.
+
+
+def _news(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in said.items() if name not in _RESTLESS}
 
 
 @dataclass(frozen=True, slots=True)

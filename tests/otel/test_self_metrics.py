@@ -275,14 +275,39 @@ def test_whether_they_are_wanted(monkeypatch):
         resolve_self_metrics(None, surgetank.config.Environment({"SURGETANK_SELF_METRICS": "maybe"}))
 
 
-def test_the_global_provider_may_be_set_later(monkeypatch):
-    """`install` makes the tank first and the provider after it."""
+@pytest.fixture
+def _no_global_provider(monkeypatch):
     from opentelemetry.metrics import _internal
     from opentelemetry.util._once import Once
 
     monkeypatch.setattr(_internal, "_METER_PROVIDER", None)
     monkeypatch.setattr(_internal, "_METER_PROVIDER_SET_ONCE", Once())
     monkeypatch.setattr(_internal, "_PROXY_METER_PROVIDER", _internal._ProxyMeterProvider())
+
+
+@pytest.mark.usefixtures("_no_global_provider")
+def test_a_tank_before_the_global_provider_and_one_after_it_are_both_reported():
+    """The provider lets a second set of the same instruments observe nothing, without a word."""
+    before, _ = stepped_tank(self_metrics=True)
+    reader = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider(metric_readers=[reader], shutdown_on_exit=False))
+    after, _ = stepped_tank(self_metrics=True)
+
+    [points] = [
+        metric.data.data_points
+        for resource in reader.get_metrics_data().resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        if metric.name == "surgetank.memory.scale"
+    ]
+
+    assert len({point.attributes["otel.component.name"] for point in points}) == 2
+    assert before is not after
+
+
+@pytest.mark.usefixtures("_no_global_provider")
+def test_the_global_provider_may_be_set_later():
+    """`install` makes the tank first and the provider after it."""
     tank, _ = stepped_tank(self_metrics=True)
     tank._pipelines[Signal.SPANS].offer(snapshot(span(0)))
     reader = InMemoryMetricReader()

@@ -694,6 +694,7 @@ class Buffer:
             self._books.spooled += stored
             lost = items - stored
             if lost:
+                lost_bytes -= self._reading_bytes + self._scratch_bytes
                 lost_bytes -= sum(held.memory_bytes for held in held_batches if held.is_stored)
                 attempted = sum(held.batch.items for held in held_batches if held.is_attempted and not held.is_stored)
                 self._books.drop(DropReason.SHUTDOWN, lost, lost_bytes, attempted=attempted)
@@ -742,7 +743,8 @@ class Buffer:
     def oldest_sealed(self) -> float:
         """Return when the oldest batch in memory was sealed, in seconds since the epoch; infinity when there is none."""
         with self._lock, self._section:
-            return min((held.batch.created for held in (*self._queue, *self._leases.values())), default=FOREVER)
+            oldest = (*self._queue.oldest(), *self._leases.values())
+            return min((held.batch.created for held in oldest), default=FOREVER)
 
     def is_entered_here(self) -> bool:
         """Whether the calling thread is inside this buffer: true only in signal handlers and destructors."""

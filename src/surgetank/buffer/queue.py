@@ -31,6 +31,10 @@ class BatchQueue:
         for lane in self._lanes.values():
             yield from lane
 
+    def oldest(self) -> list[HeldBatch]:
+        """Return the oldest batch of each lane that has one."""
+        return [lane[0] for lane in self._lanes.values() if lane]
+
     def append(self, held: HeldBatch) -> None:
         """Queue a new batch behind the others of its lane."""
         self._lanes[held.batch.lane].append(held)

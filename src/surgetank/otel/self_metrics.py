@@ -27,7 +27,7 @@ from surgetank.config import OutletConfig
 from surgetank.lines import say
 from surgetank.model import Attempt, Clock, Outcome, Signal, TankStats
 from surgetank.otel.instruments import ATTEMPT, INSTRUMENTS, OPERATION, Attributes, Component, Instrument
-from surgetank.otel.shim import OWN_SCOPE
+from surgetank.otel.shim import OWN_SCOPE, real_meter
 
 _logger: Final = logging.getLogger("surgetank")
 
@@ -68,15 +68,25 @@ def report(tank: Reported, meter_provider: Any = None) -> None:
         if meter_provider is None:
             meter_provider = metrics.get_meter_provider()
         with _lock:
-            group = _groups.get(meter_provider)
-            if group is None:
-                group = _groups[meter_provider] = Reports(meter_provider)
+            group = _group(meter_provider)
             for other in _groups.values():
                 other.leave(tank)
             group.join(tank)
     except Exception:
         # A provider that is not the SDK's may refuse anything.
         say(_logger, logging.WARNING, "the meter provider refuses surgetank's own metrics", is_error=True)
+
+
+def _group(meter_provider: Any) -> Reports:
+    """Return the instruments of a meter provider, made when it is first asked for."""
+    group = _groups.get(meter_provider)
+    if group is None:
+        # Those that were made before the provider was set are its own since; a second set of them would observe nothing.
+        meter = meter_provider.get_meter(OWN_SCOPE, __version__)
+        group = next((each for each in _groups.values() if real_meter(each.meter) is meter), None)
+    if group is None:
+        group = _groups[meter_provider] = Reports(meter_provider)
+    return group
 
 
 class Reports:
@@ -92,7 +102,7 @@ class Reports:
         self._clock = clock or SystemClock()
         self._tanks: WeakSet[Reported] = WeakSet()
         self._seen: WeakKeyDictionary[Reported, tuple[float, TankStats]] = WeakKeyDictionary()
-        meter = meter_provider.get_meter(OWN_SCOPE, __version__)
+        self.meter = meter = meter_provider.get_meter(OWN_SCOPE, __version__)
         for instrument in INSTRUMENTS:
             if instrument.kind != "histogram":
                 make = {

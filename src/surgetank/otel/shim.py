@@ -47,6 +47,7 @@ __all__ = [
     "is_registered",
     "prefer_as_exporter",
     "preferences",
+    "real_meter",
     "renew_after_fork",
     "sdk_configurator",
     "set_logger_provider",
@@ -98,6 +99,11 @@ def add_reader(provider: MeterProvider, reader: MetricReader) -> None:
         storage = MetricReaderStorage(consumer._sdk_config, *preferred)
         consumer._reader_storages = {**consumer._reader_storages, reader: storage}
     reader._set_collect_callback(collect)
+
+
+def real_meter(meter: Any) -> Any:
+    """Return the meter that one made before the global provider was set stands in for since; None while there is none."""
+    return getattr(meter, "_real_meter", None)
 
 
 def sdk_configurator() -> Any:
