@@ -158,6 +158,16 @@ class PipelineMachine(RuleBasedStateMachine):
         assert self.rig.stats.offered == self.next_number
 
     @invariant()
+    def what_was_tried_is_delivered_refused_lost_or_held(self):
+        if not hasattr(self, "rig"):
+            return
+        stats, buffer = self.rig.stats, self.rig.pipeline._buffer
+        held = sum(each.batch.items for each in (*buffer._queue, *buffer._leases.values()) if each.is_attempted)
+        lost = sum(stats.dropped_attempted.values())
+        assert stats.attempted == stats.delivered + stats.rejected + lost + held
+        assert stats.dropped.keys() == stats.dropped_bytes.keys() >= stats.dropped_attempted.keys()
+
+    @invariant()
     def the_books_agree_with_the_receiver(self):
         if not hasattr(self, "rig"):
             return

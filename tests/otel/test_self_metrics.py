@@ -1,6 +1,9 @@
 """A tank's own metrics: the conventions' names, `error.type` where it belongs, no feeding on themselves."""
 
 import gc
+import os
+import threading
+import time
 
 import pytest
 from opentelemetry import metrics
@@ -13,6 +16,7 @@ from fakes.requests import span
 from fakes.tanks import stepped_tank
 from surgetank.config import resolve_self_metrics
 from surgetank.model import Signal
+from surgetank.otel import self_metrics
 from surgetank.otel.instruments import INSTRUMENTS
 from surgetank.otel.self_metrics import Reports
 from surgetank.otlp.spans import snapshot
@@ -259,6 +263,34 @@ def test_a_histogram_that_raises_costs_no_delivery():
     metered.offer(2)
     assert metered.tank.force_flush(5.0)
     assert metered.tank.stats().spans.delivered == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+def test_a_fork_waits_until_nobody_is_inside_a_histogram():
+    """A child would find its locks taken for ever, and its own delivery would stand still at the first attempt."""
+    metered = Metered(delivered())
+    record, began, held = metered.reports._attempts.record, threading.Event(), threading.Lock()
+
+    def slow(*arguments):
+        with held:
+            began.set()
+            time.sleep(0.03)
+            record(*arguments)
+
+    metered.reports._attempts.record = slow
+    metered.offer(1)
+    delivery = threading.Thread(target=metered.attempt)
+    delivery.start()
+    assert began.wait(10)
+
+    child = os.fork()
+    if not child:
+        os._exit(held.locked())
+    delivery.join(10)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not self_metrics._recording._is_owned()
 
 
 def test_whether_they_are_wanted(monkeypatch):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -184,9 +185,10 @@ class Reports:
 
         def record(attempt: Attempt) -> None:
             described = {**attributes, **_outcome(attempt, is_grpc=is_grpc)}
-            attempts.record(attempt.seconds, described)
-            if attempt.operation_seconds is not None:
-                operations.record(attempt.operation_seconds, described)
+            with _recorded():
+                attempts.record(attempt.seconds, described)
+                if attempt.operation_seconds is not None:
+                    operations.record(attempt.operation_seconds, described)
 
         return record
 
@@ -217,12 +219,40 @@ _numbers: WeakKeyDictionary[Reported, int] = WeakKeyDictionary()
 _next_number = count()
 
 
-def _renew_lock() -> None:
-    # Another thread of the parent may have held it.
-    global _lock
-    _lock = threads.new_rlock()
+# Held while we are inside a histogram, and while the process forks: a child would find the histogram's own locks taken, by a
+# thread that it does not have, for ever. Whoever is in there may run code of the application's, so nobody waits for long.
+_recording = threads.new_rlock()
+_WAIT: Final = 0.1
+
+
+@contextmanager
+def _recorded() -> Iterator[None]:
+    lock = _recording
+    is_ours = lock.acquire(timeout=_WAIT)
+    try:
+        yield
+    finally:
+        if is_ours:
+            lock.release()
+
+
+def _before_fork() -> None:
+    _recording.acquire(timeout=_WAIT)
+
+
+def _after_fork_in_parent() -> None:
+    if _recording._is_owned():
+        _recording.release()
+
+
+def _after_fork_in_child() -> None:
+    # Another thread of the parent may have held them.
+    global _lock, _recording
+    _lock, _recording = threads.new_rlock(), threads.new_rlock()
 
 
 # Not on Windows, where nothing forks.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )
