@@ -9,7 +9,8 @@ import pytest
 
 import surgetank
 from fakes.requests import span
-from surgetank.presence import Presence, sightings
+from surgetank.config import Environment
+from surgetank.presence import Presence, folder_for, sightings
 from surgetank.spool.filesystem import OsFilesystem
 from surgetank.testing import ManualClock, ScriptedSender, delivered
 from surgetank.testing.filesystem import Hang, MemoryFilesystem
@@ -203,3 +204,13 @@ def test_a_shutdown_does_not_wait_for_a_folder_that_hangs(monkeypatch, operation
         hang.released.open()
         tank._presence.loop.join(10)
     assert filesystem.names("/status") == []
+
+
+def test_another_users_runtime_folder_is_not_written_to(tmp_path, monkeypatch):
+    """`sudo -E` and `su` keep the variable: what root makes in there, its owner cannot write to any more."""
+    environment = Environment({"XDG_RUNTIME_DIR": str(tmp_path)})
+    assert folder_for(environment) == str(tmp_path / "surgetank")
+
+    monkeypatch.setattr("os.geteuid", lambda: os.stat(tmp_path).st_uid + 1)
+
+    assert not folder_for(environment).startswith(str(tmp_path))

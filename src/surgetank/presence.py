@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -55,7 +56,7 @@ def folder_for(environment: Environment) -> str | None:
     """
     Return the folder of the status files; None where they are switched off.
 
-    `SURGETANK_STATUS_DIR`, else `$XDG_RUNTIME_DIR/surgetank`, else `surgetank-<user id>` in the folder for temporary files.
+    `SURGETANK_STATUS_DIR`, else `$XDG_RUNTIME_DIR/surgetank` where that is the user's own, else `surgetank-<user id>` in the folder for temporary files.
     """
     if environment.ours("SURGETANK_STATUS_ENABLED", parse_bool, "true or false") is False:
         return None
@@ -63,9 +64,18 @@ def folder_for(environment: Environment) -> str | None:
     if named is not None:
         return os.path.abspath(os.path.expanduser(named))
     runtime = environment.text("XDG_RUNTIME_DIR")
-    if runtime is not None and os.path.isabs(runtime) and os.path.isdir(runtime):
+    if runtime is not None and os.path.isabs(runtime) and _is_own(runtime):
         return os.path.join(runtime, _NAME)
     return os.path.join(_temporary(environment), f"{_NAME}-{_user()}")
+
+
+def _is_own(folder: str) -> bool:
+    # Who has become root keeps the variable: what root made in there would lock its owner out.
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and (not hasattr(os, "geteuid") or found.st_uid == os.geteuid())
 
 
 def folders_on_host(environment: Environment) -> list[str]:
