@@ -83,6 +83,8 @@ def test_all_is_well_with_a_collector(monkeypatch):
         (behaviour.status(404), "nothing is there (404)", "path"),
         (behaviour.status(405), "takes no POST (405)", "path"),
         (behaviour.status(413), "too large (413)", "limit"),
+        (behaviour.status(400, body="no"), "the answer is 400: “no”", "refused for good"),
+        (behaviour.status(500), "the answer is 500", "sent again"),
         (behaviour.status(503, body="warming up"), "not ready (503): “warming up”", "log"),
         (behaviour.status(404, body="<html><body>nginx</body></html>"), "with a web page", "path"),
         (behaviour.Behaviour(status=302, location="http://elsewhere"), "redirects are not followed", "path"),

@@ -340,16 +340,19 @@ def test_a_folder_that_others_can_enter_is_refused(real, mode):
     os.mkdir(real.path("open"))
     os.chmod(real.path("open"), mode)
 
-    with pytest.raises(PermissionError, match="open to other users"):
+    with pytest.raises(PermissionError, match="open to other users") as refused:
         real.filesystem.make_folder(real.path("open"))
+    # The log line says no more than this.
+    assert refused.value.strerror == f"it is open to other users, mode {mode:04o}; 0700 is needed"
 
 
 def test_a_folder_of_another_user_is_refused(real, monkeypatch):
     """Even if it is closed to others."""
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
 
-    with pytest.raises(PermissionError, match="belongs to another user"):
+    with pytest.raises(PermissionError, match="belongs to another user") as refused:
         real.filesystem.make_folder(real.root)
+    assert refused.value.strerror == "it belongs to another user"
 
 
 def test_symbolic_links_are_refused(real):

@@ -90,6 +90,8 @@ def test_dead_letters_are_exported_instead():
 
     assert [numbers(line) for line in exporting.letter_lines()] == [[7, 8]]
     assert exporting.items == 2
+    assert exporting.refused == {("400", "no"): 2}
+    assert exporting.as_data()["refused"] == [{"status": "400", "reason": "no", "items": 2}]
     assert list(Export(process.filesystem, SPOOL, signal=Signal.LOGS).letter_lines()) == []
 
 

@@ -195,6 +195,9 @@ def exported(found: Export, output: str | None) -> None:
         warn(f"{counted(items, 'item')} encrypted with key {key_id!r} skipped; give that key with --key-file")
     for trouble in found.troubles:
         warn(trouble)
+    for (status, reason), items in found.refused.items():
+        words = f": {reason}" if reason else ""
+        console.print(escape(f"{counted(items, 'item')} refused with {status}{words}"))
     where = f" to {escape(output)}" if output else ""
     console.print(f"{counted(found.batches, 'batch')} with {counted(found.items, 'item')} exported{where}")
 

@@ -27,6 +27,7 @@ _GRPC_PORT: Final = "Set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or name the port for 
 _HTTP_PORT: Final = "Set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or name the port for OTLP/gRPC (4317 by default)."
 _CREDENTIALS: Final = "Check the credentials in OTEL_EXPORTER_OTLP_HEADERS; telemetry is held until they are taken."
 _ROUTE: Final = "Check the path of the endpoint: each signal adds its own to OTEL_EXPORTER_OTLP_ENDPOINT, but a signal's own variable is used as it stands."
+_NEVER: Final = "Look at the receiver's own log; what is answered so is refused for good, and goes to the dead letters."
 _LATER: Final = "Look at the receiver's own log; telemetry is held and sent again until it recovers."
 
 # By cause: HTTP's status, gRPC's code, or the kind of fault.
@@ -164,7 +165,8 @@ def _refused(name: str, outlet: OutletConfig, verdict: Verdict, timeout: float) 
         if is_grpc:
             return failed(name, f"{where} does not speak gRPC; it may be a port for OTLP/HTTP.", _HTTP_PORT)
         return failed(name, f"{where} speaks HTTP/2, as gRPC does, and not OTLP/HTTP: a gRPC port?", _GRPC_PORT)
-    said, advice = _EXPLAINED.get(verdict.cause, (f"the answer is {verdict.cause}", _LATER))
+    unexplained = _NEVER if verdict.outcome is Outcome.PERMANENT else _LATER
+    said, advice = _EXPLAINED.get(verdict.cause, (f"the answer is {verdict.cause}", unexplained))
     words = verdict.message
     if "<html" in words.lower() or "<!doctype" in words.lower():
         said, words = f"{said}, with a web page", ""

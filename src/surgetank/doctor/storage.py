@@ -68,6 +68,10 @@ def check_spool(effective: Effective, root: str = "/") -> Iterator[Finding]:
     yield from _volume(path, effective, root)
 
 
+def _age(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
+
+
 def _to_be_made(path: str) -> Iterator[Finding]:
     above = existing(path)
     if os.access(above, os.W_OK | os.X_OK):
@@ -156,7 +160,7 @@ def _contents(found: Survey, effective: Effective) -> Iterator[Finding]:
         )
         yield warning(
             SPOOL,
-            f"Dead processes have left {left:,} items, the oldest {oldest / 3600:.1f} h old; older than "
+            f"Dead processes have left {left:,} {'item' if left == 1 else 'items'}, the oldest {_age(oldest)} old; older than "
             f"{effective.spool.max_age / 3600:.0f} h they are given up.",
             "The next process that shares the folder sends them; `surgetank spool drain` sends them now.",
         )

@@ -58,6 +58,8 @@ class Export:
     items: int = 0
     locked: dict[str, int] = field(default_factory=dict)
     """Items that were skipped for want of a key, by the key's identifier."""
+    refused: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Items of the dead letters that were exported, by the status and the reason that the receiver gave."""
     troubles: list[str] = field(default_factory=list)
     """What else was skipped, and why."""
 
@@ -72,6 +74,9 @@ class Export:
             "path": self.path,
             "batches": self.batches,
             "items": self.items,
+            "refused": [
+                {"status": status, "reason": reason, "items": items} for (status, reason), items in self.refused.items()
+            ],
             "skipped_for_want_of_key": self.locked,
             "troubles": self.troubles,
         }
@@ -100,7 +105,10 @@ class Export:
                 self.troubles.append(f"{os.path.relpath(path, self.path)} cannot be read: {error}")
                 continue
             if self.signal in (None, batch.signal):
-                yield from self._line(batch, said.get("key_id") or "", batch.body, os.path.basename(path))
+                refusal = (said.get("status") or "", said.get("reason") or "")
+                for line in self._line(batch, said.get("key_id") or "", batch.body, os.path.basename(path)):
+                    self.refused[refusal] = self.refused.get(refusal, 0) + batch.items
+                    yield line
             self.progress(number, len(found))
 
     def _by_age(self) -> list[tuple[float, Owner, SegmentName]]:

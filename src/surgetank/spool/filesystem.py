@@ -206,13 +206,12 @@ class OsFilesystem:
             pass
         found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode):
-            raise NotADirectoryError(f"{path} is no folder (symbolic links are not followed)")
+            raise NotADirectoryError(errno.ENOTDIR, "it is no folder; symbolic links are not followed", path)
         if found.st_uid != os.geteuid():
-            raise PermissionError(f"{path} belongs to another user")
+            raise PermissionError(errno.EPERM, "it belongs to another user", path)
         if stat.S_IMODE(found.st_mode) & 0o077:
-            raise PermissionError(
-                f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):04o}, needed: 0700)"
-            )
+            mode = stat.S_IMODE(found.st_mode)
+            raise PermissionError(errno.EACCES, f"it is open to other users, mode {mode:04o}; 0700 is needed", path)
 
     def names(self, path: str) -> list[str]:
         """List it."""
