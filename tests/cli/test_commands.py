@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import surgetank
 from fakes.requests import span_batch
 from surgetank.cli.app import app
 from surgetank.clock import SystemClock
@@ -45,6 +46,12 @@ def run(*arguments):
 def data_of(*arguments):
     """Return the one JSON object that a command prints."""
     return json.loads(run(*arguments, "--json").stdout)
+
+
+def test_the_version_is_said():
+    """The first thing that a defect's report needs."""
+    said = CliRunner().invoke(app, ["--version"])
+    assert (said.exit_code, said.stdout) == (0, f"surgetank {surgetank.__version__}\n")
 
 
 class Owner:

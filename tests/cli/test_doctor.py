@@ -339,6 +339,16 @@ def test_a_value_that_is_refused_fails_the_configuration_and_costs_no_other_chec
     assert "spool" in checks
 
 
+def test_what_is_switched_off_is_said(monkeypatch):
+    """Whoever looks for telemetry that does not arrive finds it here."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+    _, checks, _ = examined("--no-send")
+    text = sentences(checks, "configuration")
+    assert "warning: OTEL_SDK_DISABLED=true: nothing is sent." in text
+    assert "ok: OTEL_LOGS_EXPORTER=none: no logs are sent, as asked for." in text
+
+
 def test_another_configurator_or_several_distros_are_said(monkeypatch):
     """Who is asked for configures OpenTelemetry."""
     monkeypatch.setattr("surgetank.doctor.configuration.entry_points", lambda group: entries_of(group))
@@ -445,6 +455,14 @@ def test_every_option_is_documented(command):
     assert f"surgetank {command}" in text
     for option in set(re.findall(r"--[a-z][a-z-]+", wide.output)) - {"--help"}:
         assert option in text, option
+
+
+def test_config_does_not_call_an_exporter_none_that_is_not_named(monkeypatch):
+    """`none` would switch the signal off."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+    text = run("config").output
+    assert re.search(r"spans\.exporter +not set +default", text)
+    assert re.search(r"logs\.exporter +none +OTEL_LOGS_EXPORTER", text)
 
 
 def test_config_says_where_each_value_comes_from(monkeypatch):

@@ -82,6 +82,14 @@ def test_a_failure_costs_one_line_and_not_the_program():
     assert errors.startswith("surgetank: telemetry is not protected: ConfigError: SURGETANK_SPANS_MAX_SIZE='many'")
 
 
+def test_a_python_without_surgetank_is_named():
+    """Most likely the command is in one environment and the program in another."""
+    code, out, errors = run(sys.executable, "-S", "-c", "import sitecustomize; print('ran')")
+
+    assert (code, out) == (0, "ran\n")
+    assert "No module named 'surgetank'; install it for the program's Python, " + sys.executable in errors
+
+
 def test_a_sitecustomize_that_is_hidden_runs_too(tmp_path):
     """And finds itself as `sitecustomize`, as it would without us."""
     (tmp_path / "sitecustomize.py").write_text("mine = 1")

@@ -18,7 +18,7 @@ def main() -> None:
 
         run(sys.argv[2:])
     if any(find_spec(name) is None for name in ("typer", "rich")):
-        sys.stderr.write("surgetank: the command line needs two more packages: pip install 'surgetank[cli]'\n")
+        sys.stderr.write("surgetank: all commands but `run` need two more packages: pip install 'surgetank[cli]'\n")
         sys.exit(2)
     from surgetank.cli.app import app
 

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
+from surgetank._version import __version__
 from surgetank.cli import chosen, show
 from surgetank.cli.bench import bench
 from surgetank.cli.doctor import doctor
@@ -31,7 +32,6 @@ app: Final = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Tools for surgetank, the telemetry buffer for OpenTelemetry Python.",
 )
 spool: Final = typer.Typer(
     no_args_is_help=True,
@@ -39,6 +39,23 @@ spool: Final = typer.Typer(
 
     Everything is read-only unless `--apply` is given, and can be used while the owners are running.""",
 )
+
+
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"surgetank {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Tools for surgetank, the telemetry buffer for OpenTelemetry Python."""
+
+
 app.add_typer(spool, name="spool")
 app.command()(top)
 app.command()(config)

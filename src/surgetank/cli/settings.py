@@ -120,6 +120,9 @@ def _rows(kin: list[Setting], effective: Effective) -> list[tuple[str, str, str]
     for setting, (source, value) in zip(kin, found, strict=True):
         unit = _SHORT.get(setting.unit, setting.unit)
         text = f"{plain(value)} {unit}" if _has_unit(setting, value) else plain(value)
+        if value is None and setting.section == "doors":
+            # There `none` is a word with a meaning: OTEL_TRACES_EXPORTER=none sends no spans.
+            text = "not set"
         name = setting.keyword if is_one else setting.name.removeprefix(f"{setting.section}.")
         rows.append((name, text, source))
     return rows[:1] if is_one else rows

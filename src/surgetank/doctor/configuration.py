@@ -20,6 +20,12 @@ from surgetank.catalogue.warnings import passed_over, unread
 from surgetank.doctor.finding import Finding, failed, ok, warning
 
 _CONFIGURATOR: Final = "OTEL_PYTHON_CONFIGURATOR"
+_DISABLED: Final = "OTEL_SDK_DISABLED"
+_EXPORTERS: Final = {
+    "OTEL_TRACES_EXPORTER": "spans",
+    "OTEL_METRICS_EXPORTER": "metrics",
+    "OTEL_LOGS_EXPORTER": "logs",
+}
 _DISTRO: Final = "OTEL_PYTHON_DISTRO"
 _SDK: Final = "opentelemetry-sdk"
 _LEAST: Final = re.compile(rf"{_SDK}\b[^;]*>=\s*([\d.]+)")
@@ -45,6 +51,7 @@ def check_configuration() -> tuple[Effective, list[Finding]]:
     if not found:
         changed = sum(setting.source(effective) is not None for setting in settings())
         found.append(ok(name, f"Valid; {changed} of {len(settings())} settings come from the environment."))
+    found += _switched_off(effective)
     return effective, found
 
 
@@ -85,11 +92,20 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(each) for each in re.findall(r"\d+", text)[:2])
 
 
+def _switched_off(effective: Effective) -> Iterator[Finding]:
+    name = "configuration"
+    if (effective.environment.text(_DISABLED) or "").lower() == "true":
+        yield warning(name, f"{_DISABLED}=true: nothing is sent.", f"Unset {_DISABLED}, if telemetry is wanted.")
+    for variable, signal in _EXPORTERS.items():
+        # Often wanted, for metrics above all, so this is no warning.
+        if effective.environment.text(variable) == "none":
+            yield ok(name, f"{variable}=none: no {signal} are sent, as asked for.")
+
+
 def _configurator(effective: Effective) -> Finding:
     name = "configurator"
     chosen = effective.environment.text(_CONFIGURATOR)
     names = sorted({each.name for each in entry_points(group="opentelemetry_configurator")})
-    others = [each for each in names if each != "surgetank"]
     if chosen == "surgetank":
         if "surgetank" not in names:
             return failed(
@@ -104,10 +120,9 @@ def _configurator(effective: Effective) -> Finding:
             f"{_CONFIGURATOR}={chosen}: opentelemetry-instrument does not protect telemetry.",
             f"Set {_CONFIGURATOR}=surgetank, unless the application calls surgetank.install().",
         )
-    beside = f" ({', '.join(others)} would)" if others else ""
     return ok(
         name,
-        f"Not asked for under opentelemetry-instrument{beside}; telemetry is protected by surgetank.install() or `surgetank run`.",
+        f"{_CONFIGURATOR} is not set: `surgetank run` and surgetank.install() protect telemetry, opentelemetry-instrument alone does not.",
     )
 
 

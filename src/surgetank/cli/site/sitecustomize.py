@@ -27,6 +27,8 @@ def _start() -> None:
     except Exception as error:
         # Nothing is set up for logging yet; what is at hand for that prints the bare line to standard error.
         text = str(error).partition("\n")[0]
+        if isinstance(error, ModuleNotFoundError) and error.name == "surgetank":
+            text = f"{text}; install it for the program's Python, {sys.executable}"
         line = f"surgetank: telemetry is not protected: {type(error).__name__}: {text}"
         logging.getLogger("surgetank").error(line)  # noqa: TRY400  # one line, not a traceback
     finally:
