@@ -71,6 +71,17 @@ def registered() -> tuple[MeterProvider, Any, Any]:
     return provider, reader, reader._collect.__self__  # type: ignore[union-attr,attr-defined]
 
 
+def stands_in() -> bool:
+    """Whether a stand-in for a meter knows the real one once there is one."""
+    from opentelemetry.metrics import _internal
+
+    early = _internal._ProxyMeter("t")
+    provider = MeterProvider(shutdown_on_exit=False)
+    before = early._real_meter
+    early.on_set_meter_provider(provider)
+    return before is None and early._real_meter is provider.get_meter("t")
+
+
 def storage_of() -> Any:
     _, reader, consumer = registered()
     return consumer._reader_storages[reader]
@@ -263,6 +274,12 @@ RELIANCES = {
         lambda: (
             "_preferred_temporality" in vars(metric_exporter()) and "_preferred_aggregation" in vars(metric_exporter())
         ),
+    ),
+    "a meter before its provider": Reliance(
+        "_real_meter",
+        "otel/shim.py: real_meter",
+        "a tank made before the global provider is reported, one made after it is not",
+        stands_in,
     ),
     "what a reader asks for": Reliance(
         "_instrument_class_temporality _instrument_class_aggregation",

@@ -236,18 +236,25 @@ def _recorded() -> Iterator[None]:
             lock.release()
 
 
+# Two threads may fork at the same time, and only one of them holds the lock.
+_forking: Final[set[int]] = set()
+
+
 def _before_fork() -> None:
-    _recording.acquire(timeout=_WAIT)
+    if _recording.acquire(timeout=_WAIT):
+        _forking.add(threads.get_ident())
 
 
 def _after_fork_in_parent() -> None:
-    if _recording._is_owned():
+    if threads.get_ident() in _forking:
+        _forking.discard(threads.get_ident())
         _recording.release()
 
 
 def _after_fork_in_child() -> None:
     # Another thread of the parent may have held them.
     global _lock, _recording
+    _forking.clear()
     _lock, _recording = threads.new_rlock(), threads.new_rlock()
 
 
