@@ -310,9 +310,13 @@ def _shut(sock: socket.socket) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run a collector until SIGTERM or SIGINT; prints its port as a JSON line when it is ready."""
     parser = argparse.ArgumentParser(prog="python -m surgetank.testing.collector", description=main.__doc__)
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--journal", type=Path)
-    parser.add_argument("--behaviour", default="{}", help="a Behaviour as JSON")
+    parser.add_argument("--port", type=int, default=0, help="0, the default, for any free one")
+    parser.add_argument("--journal", type=Path, help="a file of what was received, counted again at the next start")
+    parser.add_argument(
+        "--behaviour",
+        default="{}",
+        help='how to answer, such as {"status": 503}: the fields of surgetank.testing.behaviour.Behaviour as JSON',
+    )
     given = parser.parse_args(arguments)
     with Collector(port=given.port, journal=given.journal) as collector:
         collector.behave(dataclasses.replace(OK, **json.loads(given.behaviour)))
