@@ -2,7 +2,8 @@
 
 Owns: the list of its members, and whether an outage is going on.
 Threads: any; a lock of its own, never held while a member is called or a line is logged.
-Invariants: an outage is two lines at warning level, one at its beginning and one at its end.
+Invariants: an outage is two lines at warning level, one at its beginning and one at its end; refusals for good are
+one line in five minutes for each signal.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from surgetank.lines import say
 from surgetank.model import BreakerState, Clock, Outcome, Signal, SignalStats, Verdict
 
 _logger: Final = logging.getLogger("surgetank.delivery")
+
+
+# What is refused for good is said once in so many seconds for each signal: an application may make nothing else.
+REFUSAL_PERIOD: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Endpoint:
         self._members: dict[Worker, Member] = {}
         self._lock = threads.new_lock()
         self._began_at: float | None = None
+        self._refusal_told_at: dict[Signal, float] = {}
         self._at_start: dict[Worker, SignalStats] = {}
         self._marks: dict[Worker, int] | None = None
         """What had been offered when the first answer came after the outage."""
@@ -61,7 +67,9 @@ class Endpoint:
                 other.hear(evidence)
 
     def settled(self, worker: Worker, verdict: Verdict) -> None:
-        """Tell people when an outage begins and when it is over."""
+        """Tell people when an outage begins and when it is over, and when something was refused for good."""
+        if verdict.rejected or verdict.outcome is Outcome.PERMANENT:
+            self._note_refusal(worker, verdict)
         if verdict.outcome in (Outcome.RETRY, Outcome.HOLD, Outcome.REJECTED):
             self._marks = None
             if worker.breaker is not BreakerState.CLOSED:
@@ -74,6 +82,7 @@ class Endpoint:
         self._lock = threads.new_lock()
         self._members.clear()
         self._began_at = None
+        self._refusal_told_at.clear()
 
     def _begin(self, worker: Worker, verdict: Verdict) -> None:
         with self._lock:
@@ -91,6 +100,16 @@ class Endpoint:
             verdict.cause,
             said,
         )
+
+    def _note_refusal(self, worker: Worker, verdict: Verdict) -> None:
+        signal, now = self._members[worker].signal, self._clock.monotonic()
+        with self._lock:
+            if now < self._refusal_told_at.get(signal, float("-inf")) + REFUSAL_PERIOD:
+                return
+            self._refusal_told_at[signal] = now
+        said = f": {verdict.message}" if verdict.message else ""
+        line = "%s refuses %s for good (%s%s); they are counted as rejected and not sent again"
+        say(_logger, logging.WARNING, line, self.name, signal.value, verdict.cause, said)
 
     def _end_if_over(self) -> None:
         now_stats = {worker: member.stats() for worker, member in self._members.items()}
