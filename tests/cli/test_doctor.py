@@ -381,6 +381,21 @@ def test_living_tanks_are_seen_and_measured(monkeypatch):
     assert "is delivering" in sentences(checks, "processes")
 
 
+def test_a_tank_with_other_limits_than_the_forecasts_is_named(monkeypatch):
+    """Its settings may be in its code, where nobody else can see them."""
+    with Collector() as collector:
+        monkeypatch.setenv(f"{OTLP}ENDPOINT", collector.endpoint)
+        tank = surgetank.Tank(handle_sigterm=False, spans=surgetank.BufferConfig(max_size=10, max_memory_mb=1))
+        try:
+            code, checks, _ = examined()
+        finally:
+            tank.shutdown(2.0)
+    assert code == 0
+    assert "has other limits than this environment: spans.max_size 10, here 2048, spans.max_memory_mb 1, here 50" in (
+        sentences(checks, "processes")
+    )
+
+
 def test_rates_are_what_came_in_between_two_readings():
     """Of all tanks together; bytes are those that items have had so far."""
 

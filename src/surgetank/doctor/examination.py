@@ -82,7 +82,7 @@ def examine(wishes: Wishes, progress: Callable[[str], None]) -> Examination:
         ("spool", lambda: check_spool(effective)),
         ("memory", lambda: check_memory(effective, choose_probe(effective.memory.limit_mb))),
         ("status folder", lambda: check_status_folder(effective)),
-        ("processes", lambda: check_processes(tanks)),
+        ("processes", lambda: check_processes(tanks, effective.tank.limits)),
     ]
     for name, check in checks:
         progress(name)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from surgetank.catalogue.effective import Effective
+from surgetank.config import MEBIBYTE, SignalLimits
 from surgetank.doctor.finding import Finding, failed, ok, warning
 from surgetank.model import Signal
 from surgetank.presence import Sighting, folders_on_host, sightings
@@ -24,8 +25,14 @@ def living(effective: Effective) -> list[Sighting]:
     return [each for each in sightings(folders_on_host(effective.environment)) if each.is_alive]
 
 
-def check_processes(found: list[Sighting]) -> Iterator[Finding]:
-    """Say how each tank fares."""
+def check_processes(found: list[Sighting], limits: Mapping[Signal, SignalLimits]) -> Iterator[Finding]:
+    """
+    Say how each tank fares, and where its limits are not those of the forecast.
+
+    Args:
+        found: The tanks that live on this host.
+        limits: Those of the environment, which the forecast goes by.
+    """
     if not found:
         yield ok(_NAME, "No tank lives on this host, as far as this user can see.")
     for sighting in found[:_LISTED]:
@@ -42,8 +49,28 @@ def check_processes(found: list[Sighting]) -> Iterator[Finding]:
             yield warning(_NAME, f"{name} is holding telemetry: {reasons}.", "See what is said of the endpoint above.")
         else:
             yield ok(_NAME, f"{name} is {state or 'silent'}.")
+        other = list(_other_limits(said, limits))
+        if other:
+            yield warning(
+                _NAME,
+                f"{name} has other limits than this environment: {', '.join(other)}.",
+                "Run doctor with that process's SURGETANK_* variables; the forecast below goes by this environment's.",
+            )
     if len(found) > _LISTED:
         yield ok(_NAME, f"{len(found) - _LISTED} more are not listed.")
+
+
+def _other_limits(said: Mapping[str, Any], limits: Mapping[Signal, SignalLimits]) -> Iterator[str]:
+    if _number(said, "scale") != 1:
+        # They are smaller for the moment, because memory runs short.
+        return
+    for signal, ours in limits.items():
+        theirs = _signal(said, signal)
+        for name, of_ours, unit in (("max_size", ours.max_size, 1), ("max_memory_bytes", ours.max_bytes, MEBIBYTE)):
+            of_theirs = _number(theirs, name)
+            if of_theirs and of_theirs != of_ours:
+                shown = name.replace("_bytes", "_mb")
+                yield f"{signal.value}.{shown} {of_theirs / unit:g}, here {of_ours / unit:g}"
 
 
 def measure(
