@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 PREAMBLE = """
@@ -92,6 +93,20 @@ def heard(process):
     line = process.stdout.readline()
     assert line, process.communicate()[1]
     return json.loads(line)
+
+
+def told(process):
+    """Let a program go on that reads a line."""
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def wait_until(condition, seconds):
+    """Wait for a condition, for so long at most; return whether it holds."""
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+    return condition()
 
 
 def ended(process, *, timeout=30.0):

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from process.nursery import Nursery, arrived, kill
-from process.programs import ended, heard, kill_all, run, start, terminate
+from process.programs import ended, heard, kill_all, run, start, terminate, wait_until
 from surgetank.testing.collector import Collector
 
 pytestmark = pytest.mark.slow
@@ -58,13 +58,6 @@ def drain(collector, disk):
         assert signal["unaccounted"] == signal["spooled"] == 0, books
         assert signal["dropped"] == {}, books
     return books
-
-
-def wait_until(condition, seconds):
-    """Wait for a condition, for so long at most."""
-    until = time.monotonic() + seconds
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.01)
 
 
 def files(disk):
