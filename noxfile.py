@@ -49,8 +49,8 @@ FACING = (
     "tests/test_pressure.py",
     "tests/test_sampling.py",
 )
-# Where seconds count: what showed most of the differences there are.
-FAST_FACING = ("tests/otel", "tests/otlp", "tests/test_lifecycle.py", "tests/process/test_exits.py")
+# Where seconds count: what showed most of the differences there are, but for real processes, which would run beside others.
+FAST_FACING = ("tests/otel", "tests/otlp", "tests/test_lifecycle.py")
 FAST = (
     "tests/otel/test_canary.py",
     "tests/otel/test_doors.py",
@@ -61,7 +61,6 @@ FAST = (
     "tests/test_lifecycle.py",
     "tests/test_pipeline.py",
     "tests/test_threads.py",
-    "tests/process/test_exits.py",
 )
 
 
