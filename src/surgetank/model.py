@@ -93,6 +93,9 @@ class Batch:
     """When it was sealed, in seconds since the epoch."""
 
 
+# Semconv's `error.type` for items that the receiver refused of a batch that it took.
+PARTIALLY_REJECTED: Final = "rejected"
+
 # What a batch costs beside its body: the records, the identifier, its place in a deque (measured, CPython 3.11).
 BATCH_OVERHEAD: Final = 512
 
@@ -176,6 +179,11 @@ class Outcome(enum.Enum):
     """The receiver will never take this request: find the item that it objects to."""
     REJECTED = "rejected"
     """Tried often enough on a way that never says why it fails: give up the batch as a whole, and wait as after a fault."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it speaks against the way to the receiver, and not, as a refusal does, of one batch on a way that is well."""
+        return self in (Outcome.RETRY, Outcome.HOLD, Outcome.REJECTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

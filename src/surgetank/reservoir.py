@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
-from surgetank.buffer.buffer import PARTIALLY_REJECTED, Buffer
+from surgetank.buffer.buffer import Buffer
 from surgetank.config import Persist
-from surgetank.model import BATCH_OVERHEAD, FAR, Clock, DropReason, HeldBatch, Lane, Verdict
+from surgetank.model import BATCH_OVERHEAD, FAR, PARTIALLY_REJECTED, Clock, DropReason, HeldBatch, Lane, Verdict
 from surgetank.spool.dead_letters import DeadLetters
 from surgetank.spool.spool import Remainder, Spool
 

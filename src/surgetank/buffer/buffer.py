@@ -34,10 +34,18 @@ from surgetank.buffer.flush import Flush, Flushes
 from surgetank.buffer.intake import CHARGED_ONCE_MAX, Entry, Intake, charge_of
 from surgetank.buffer.queue import BatchQueue
 from surgetank.config import SignalLimits
-from surgetank.model import FAR, FOREVER, BreakerState, DropReason, HeldBatch, Lane, SignalStats, StoredRecord
+from surgetank.model import (
+    FAR,
+    FOREVER,
+    PARTIALLY_REJECTED,
+    BreakerState,
+    DropReason,
+    HeldBatch,
+    Lane,
+    SignalStats,
+    StoredRecord,
+)
 
-# Semconv's `error.type` for items that the receiver refused of a batch that it took.
-PARTIALLY_REJECTED: Final = "rejected"
 NO_BYTES: Final[Mapping[DropReason, int]] = MappingProxyType({})
 
 # At most so many bytes of objects are encoded at a time; of a tiny budget, a sixteenth.

@@ -70,7 +70,7 @@ class Endpoint:
         """Tell people when an outage begins and when it is over, and when something was refused for good."""
         if verdict.rejected or verdict.outcome is Outcome.PERMANENT:
             self._note_refusal(worker, verdict)
-        if verdict.outcome in (Outcome.RETRY, Outcome.HOLD, Outcome.REJECTED):
+        if verdict.outcome.has_failed:
             self._marks = None
             if worker.breaker is not BreakerState.CLOSED:
                 self._begin(worker, verdict)

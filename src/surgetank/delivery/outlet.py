@@ -65,7 +65,7 @@ class Outlet:
 
     def settle(self, verdict: Verdict, now: float) -> Evidence | None:
         """Learn from an answer; returns what the other signals of this endpoint should hear."""
-        if verdict.outcome in (Outcome.RETRY, Outcome.HOLD, Outcome.REJECTED):
+        if verdict.outcome.has_failed:
             return self._fail(verdict, now)
         # A refusal of this one batch (400, 413) is a live endpoint all the same.
         was_probe = self.breaker.state is not BreakerState.CLOSED

@@ -229,10 +229,9 @@ class Worker:
         with self._lock:
             evidence = self._outlet.settle(verdict, now)
             allowed_at = self._outlet.allowed_at()
-        if outcome in (Outcome.RETRY, Outcome.HOLD, Outcome.REJECTED):
+        if outcome.has_failed:
             self._store.give_up_flushes(allowed_at)
-        has_failed = outcome in (Outcome.RETRY, Outcome.HOLD, Outcome.REJECTED)
-        self.trouble = verdict if has_failed else None
+        self.trouble = verdict if outcome.has_failed else None
         if evidence is not None:
             self._observer.heard(self, evidence)
         self._observer.settled(self, verdict)

@@ -26,7 +26,7 @@ from surgetank._version import __version__
 from surgetank.clock import SystemClock
 from surgetank.config import OutletConfig
 from surgetank.lines import say
-from surgetank.model import Attempt, Clock, Outcome, Signal, TankStats
+from surgetank.model import PARTIALLY_REJECTED, Attempt, Clock, Outcome, Signal, TankStats
 from surgetank.otel.instruments import ATTEMPT, INSTRUMENTS, OPERATION, Attributes, Component, Instrument
 from surgetank.otel.shim import OWN_SCOPE, real_meter
 
@@ -203,7 +203,7 @@ def _outcome(attempt: Attempt, *, is_grpc: bool) -> dict[str, Any]:
     if verdict.outcome is not Outcome.DELIVERED:
         found["error.type"] = verdict.cause
     elif verdict.rejected:
-        found["error.type"] = "rejected"
+        found["error.type"] = PARTIALLY_REJECTED
     if is_grpc and verdict.reached:
         found["rpc.response.status_code"] = verdict.cause
     elif verdict.cause.isdecimal():
