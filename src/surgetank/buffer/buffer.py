@@ -265,11 +265,16 @@ class Buffer:
             books = self._books
             memory_bytes = books.memory_bytes + charge
             if memory_bytes <= self._admit_bytes and books.memory_items < self._max_items:
-                seq = books.offered = books.offered + 1
-                books.memory_items += 1
-                books.memory_bytes = memory_bytes
-                intake = self._intake
-                (intake.critical if is_critical else intake.normal).append((item, charge, seq))
+                try:
+                    seq = books.offered = books.offered + 1
+                    books.memory_items += 1
+                    books.memory_bytes = memory_bytes
+                    intake = self._intake
+                    (intake.critical if is_critical else intake.normal).append((item, charge, seq))
+                except BaseException:
+                    # CPython 3.10 lets signal handlers in between these lines, too, and this one has raised.
+                    self._reconcile()
+                    raise
             else:
                 self._section.restart()
                 with self._section:
