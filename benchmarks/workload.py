@@ -8,14 +8,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import grpc
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OTLPGrpcSpanExporter
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, Tracer
 
 import surgetank
@@ -70,12 +68,7 @@ def processor(
     if mode == "none":
         return SpanProcessor()
     if mode == "stock":
-        exporter: Any
-        if protocol == "grpc":
-            calls = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
-            exporter = OTLPGrpcSpanExporter(endpoint=endpoint, insecure=True, compression=calls)
-        else:
-            exporter = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces", compression=Compression(compression))
+        exporter = _stock_exporter(endpoint, protocol, compression)
         return BatchSpanProcessor(exporter, max_queue_size=max_size, max_export_batch_size=min(512, max_size))
     tank = surgetank.Tank(
         endpoint=endpoint,
@@ -85,6 +78,17 @@ def processor(
         **more,
     )
     return _with_tank(tank.span_processor, tank)
+
+
+def _stock_exporter(endpoint: str, protocol: str, compression: str) -> SpanExporter:
+    if protocol != "grpc":
+        return OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces", compression=Compression(compression))
+    # Imported here because the demo uses this module without the gRPC packages.
+    import grpc
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OTLPGrpcSpanExporter
+
+    calls = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
+    return OTLPGrpcSpanExporter(endpoint=endpoint, insecure=True, compression=calls)
 
 
 def _with_tank(span_processor: Any, tank: surgetank.Tank) -> SpanProcessor:
