@@ -1,6 +1,6 @@
 """The threads that step the core: named daemon loops that sleep until rung or due.
 
-Owns: its thread, its bell, and the registers of the threads that are ours and of the loops that want one.
+Owns: its thread, its bell, the mark of the threads that are ours, and the register of the loops that want one.
 Threads: `wake` from any thread, also from signal handlers and destructors.
 Invariants: a loop never dies of an exception; a loop that was reset in a forked child has no thread until it is woken;
 a loop's step is taken by one thread at a time.
@@ -34,14 +34,15 @@ REST_AFTER_DEFECT: Final = 1.0
 # How often whoever does the work of one thread looks for what another has done (seconds).
 REST_UNMANNED: Final = 0.02
 
-_own_threads: set[int] = set()
+# Local to the thread, so that the mark ends with it: a forked child gives the idents of threads that it lacks to new ones.
+_mark: Final[Any] = threads.new_local()
 _unstarted: set[Loop] = set()
 """Loops that were woken when the system started no thread. Whichever loop is woken or steps next asks again for all of them."""
 
 
 def is_own_thread() -> bool:
     """Whether the calling thread does surgetank's own work, so that what it logs is not the application's telemetry."""
-    return threads.get_ident() in _own_threads
+    return getattr(_mark, "is_ours", False)
 
 
 def may_wait() -> bool:
@@ -89,15 +90,13 @@ def _is_inside(codes: set[object]) -> bool:
 @contextmanager
 def own_work(context: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
     """Mark the calling thread as ours, inside `context`, for as long as it lasts."""
-    ident = threads.get_ident()
-    was_ours = ident in _own_threads
-    _own_threads.add(ident)
+    was_ours = is_own_thread()
+    _mark.is_ours = True
     try:
         with context():
             yield
     finally:
-        if not was_ours:
-            _own_threads.discard(ident)
+        _mark.is_ours = was_ours
 
 
 def start_unstarted() -> None:

@@ -35,6 +35,7 @@ def native(module: str, name: str) -> Any:
 
 new_lock: Final[Callable[[], threading.Lock]] = native("_thread", "allocate_lock")
 new_rlock: Final[Callable[[], Any]] = native("_thread", "RLock")
+new_local: Final[Callable[[], Any]] = native("_thread", "_local")
 get_ident: Final[Callable[[], int]] = native("_thread", "get_ident")
 sleep: Final[Callable[[float], None]] = native("time", "sleep")
 _start_new_thread: Final[Callable[..., int]] = native("_thread", "start_new_thread")

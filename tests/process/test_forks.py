@@ -185,3 +185,30 @@ def test_a_prefork_server_delivers_every_workers_items(collector):
     assert code == 0
     assert words == [{"codes": [-15] * 4}]
     all_arrived(collector, 10 + 4 * 250)
+
+
+def test_threads_of_a_child_are_not_taken_for_ours(collector):
+    """The kernel gives the idents of our threads, which the child lacks, to the child's new threads."""
+    code, words = run(
+        """
+        import threading
+        tank = install()
+        work(0, 100)
+        tank.force_flush(5.0)
+        pid = os.fork()
+        if pid == 0:
+            threads = [threading.Thread(target=work, args=(10_000 + n * 100, 100)) for n in range(8)]
+            for each in threads: each.start()
+            for each in threads: each.join()
+            ok = tank.shutdown(timeout=5.0)
+            say(child=books(tank), ok=ok)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        tank.shutdown(timeout=5.0)
+        """,
+        collector.endpoint,
+    )
+
+    assert code == 0
+    assert words[0]["child"]["logs"]["delivered"] == 800
+    assert words[0]["child"]["spans"]["delivered"] == 800
