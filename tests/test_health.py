@@ -64,6 +64,12 @@ def test_a_refusal_for_good_is_a_loss_and_names_the_answer():
     assert "refused for good (400)" in health.reasons[0]
 
 
+def test_a_backlog_that_is_not_sent_although_the_endpoint_answers_is_held_and_says_why():
+    health = judge(Watch(ManualClock()), recovered=5, spooled=5, stalled="memory has no room for the next batch")
+    assert health.state is HealthState.HOLDING
+    assert health.reasons == ("spans: 5 wait on disk and are not sent: memory has no room for the next batch",)
+
+
 def test_a_disk_and_a_memory_that_fail_are_named():
     found = replace(stats(), is_spool_down=True, pressure=0.93, scale=0.25)
     health = Watch(ManualClock()).judge(found, is_ended=False)

@@ -462,3 +462,66 @@ def test_two_threads_of_ours_may_tell_the_disk_of_the_same_spill():
     rig.pipeline._buffer.spilled = JustTaken()
 
     rig.pipeline.tend()
+
+
+def test_a_stored_batch_larger_than_the_heirs_limits_is_delivered_and_nothing_behind_it_waits():
+    """The limits were larger when it was stored; those of the next process do not fit it at all."""
+    dead = rig(otherwise=silence(), max_size=1000, max_export_batch_size=400)
+    dead.offer(*range(420))
+    dead.seal()
+
+    heir = heir_of(dead, max_size=20)
+    heir.deliver()
+
+    assert heir.sent_numbers() == list(range(420))
+    assert (heir.stats.recovered, heir.stats.delivered, heir.stats.spooled) == (420, 420, 0)
+    assert heir.stats.unaccounted == 0
+
+
+def test_nothing_in_memory_gives_way_to_an_oversized_batch_that_is_in_flight():
+    """What is offered meanwhile has as much room as ever."""
+    dead = rig(otherwise=silence(), max_size=1000, max_export_batch_size=400)
+    dead.offer(*range(400))
+    dead.seal()
+    offered = iter([range(1000, 1020)])
+
+    def answer(_):
+        heir.offer(*next(offered, ()))
+        return delivered()
+
+    heir = heir_of(dead, max_size=20, otherwise=answer)
+    heir.deliver()
+    heir.pipeline.force_flush(5.0)
+
+    assert heir.stats.dropped == {}
+    assert heir.stats.delivered == 420
+    assert heir.stats.max_size == 20
+
+
+def test_an_oversized_batch_that_is_put_back_waits_on_disk_again():
+    """Limits are what they were, and it is read again when the endpoint is back."""
+    dead = rig(otherwise=silence(), max_size=1000, max_export_batch_size=400)
+    dead.offer(*range(400))
+    dead.seal()
+
+    heir = heir_of(dead, silence(), max_size=20)
+    heir.pipeline.deliver_step()
+    assert (heir.stats.spooled, heir.stats.in_flight) == (400, 0)
+    heir.offer(*range(1000, 1050))
+    assert heir.stats.queued == 20
+
+    heir.deliver()
+    assert heir.stats.delivered == 400
+
+
+def test_limits_that_memory_pressure_has_shrunk_block_no_replay():
+    """Pressure may last for as long as the process does."""
+    dead = rig(otherwise=silence(), max_size=1000, max_export_batch_size=400)
+    dead.offer(*range(800))
+    dead.seal()
+
+    heir = heir_of(dead, max_size=1000, max_export_batch_size=400)
+    heir.pipeline.resize(0.05)
+    heir.deliver()
+
+    assert heir.stats.delivered == 800

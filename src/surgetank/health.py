@@ -116,6 +116,8 @@ def _held(stats: TankStats) -> Iterator[str]:
         # A signal with nothing to send keeps what its breaker has heard of others until it has something to try.
         if waiting and (books.breaker is not BreakerState.CLOSED or books.trouble):
             yield f"{signal.value}: {waiting} held, the endpoint does not take them: {books.trouble or 'not tried yet'}"
+        elif books.stalled and books.spooled:
+            yield f"{signal.value}: {books.spooled} wait on disk and are not sent: {books.stalled}"
     if stats.is_spool_down:
         yield "the spool cannot be written; telemetry is held in memory only"
     if stats.scale < 1:

@@ -323,6 +323,8 @@ class SignalStats:
     """The bytes of those requests, compressed: what memory, disk and network carry in an outage."""
     breaker: BreakerState = BreakerState.CLOSED
     """The circuit breaker's state."""
+    stalled: str = ""
+    """Why what waits on disk is not sent although the endpoint would take it; empty when it is."""
     trouble: str = ""
     """Why the last attempt failed (a status code or an error's kind, and what the receiver said); empty when it did not."""
 

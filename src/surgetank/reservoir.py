@@ -52,6 +52,8 @@ class Reservoir:
         self._is_write_ahead = is_write_ahead
         self._dead_letters = dead_letters
         self._is_replays_turn = False
+        self._has_no_room = False
+        """Whether the last batch that was to be read from disk found no room in memory."""
         if spool is not None:
             buffer.has_backlog = lambda: spool.has_available
 
@@ -113,6 +115,7 @@ class Reservoir:
                 self._buffer.cancel(*reserved)
             size += BATCH_OVERHEAD
             reserved = (items, size) if self._buffer.reserve(items, size) else None
+            self._has_no_room = reserved is None
             return reserved is not None
 
         held = self._spool.lease(now, has_room)
@@ -188,6 +191,15 @@ class Reservoir:
         """Return when the oldest batch that is held was sealed, in seconds since the epoch; infinity when there is none."""
         oldest = self._buffer.oldest_sealed()
         return oldest if self._spool is None else min(oldest, self._spool.oldest_available())
+
+    @property
+    def stalled(self) -> str:
+        """Why what waits on disk alone is not sent, though the endpoint would take it; empty when it is. Never waits for the disk."""
+        if self._spool is None:
+            return ""
+        if self._has_no_room and self._spool.has_available:
+            return "memory has no room for the next batch"
+        return self._spool.stalled
 
     @property
     def spool_bytes(self) -> int:

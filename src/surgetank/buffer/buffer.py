@@ -149,7 +149,6 @@ class Buffer:
         self._parked: deque[tuple[Any, int, bool]] = deque()
         self._is_closed = False
         self._is_abandoned = False
-        self._set_limits()
         self._waiters: deque[Waiter] = deque()
         """Threads that wait for room, first come, first served."""
         self._between: dict[Lane, int] = {Lane.NORMAL: 0, Lane.CRITICAL: 0}
@@ -160,6 +159,11 @@ class Buffer:
         """In flight, by identity, so that a lease that was given up is known to be void."""
         self._between_bytes = self._reading_bytes = self._scratch_bytes = 0
         """What is charged for those, for batches that are being read, and for working memory."""
+        self._oversized: HeldBatch | None = None
+        """A batch that was read although it exceeds the limits by itself, while it is in flight."""
+        self._extra_items = self._extra_bytes = 0
+        """What the limits are raised by for that one, so that nothing else has to give way to it."""
+        self._set_limits()
         self._reading = 0
         """Items that are being read from disk into memory; they count as in flight."""
         self.spilled: deque[HeldBatch] = deque()
@@ -170,10 +174,10 @@ class Buffer:
 
     def _set_limits(self) -> None:
         limits = self._limits
-        self._room_items = max(1, int(limits.max_size * self._scale))
+        self._room_items = max(1, int(limits.max_size * self._scale)) + self._extra_items
         # For offers, which are refused once it is closed; what is read from disk is not.
         self._max_items = 0 if self._is_closed else self._room_items
-        self._max_bytes = int(limits.max_bytes * self._scale)
+        self._max_bytes = int(limits.max_bytes * self._scale) + self._extra_bytes
         self._admit_bytes = max(self._slice_bytes, self._max_bytes - SCRATCH_SLICES * self._slice_bytes)
         self._half_items, self._half_bytes = self._max_items / 2, self._admit_bytes / 2
 
@@ -343,6 +347,8 @@ class Buffer:
         self._books.charge(-items, -size)
         self._books.drop(reason, items, size, attempted=attempted)
         self._flushes.lose(seq)
+        if isinstance(victim, HeldBatch):
+            self._has_left_memory(victim)
 
     def _spill_one(self) -> bool:
         """Let go of the oldest batch that is on disk too; returns whether there was one."""
@@ -358,6 +364,7 @@ class Buffer:
         # The body goes now; the rest until the disk's side has taken note.
         held.batch = replace(held.batch, body=b"")
         self.spilled.append(held)
+        self._has_left_memory(held)
 
     def _make_room(self, growth: int) -> None:
         """Evict until our own copies may grow by so many bytes without breaking the limit."""
@@ -474,18 +481,39 @@ class Buffer:
                 self._queue.put_back(held)
 
     def reserve(self, items: int, size: int) -> bool:
-        """Charge for a batch that is about to be read from disk, if there is room for it without a loss."""
+        """
+        Charge for a batch that is about to be read from disk, if there is room for it without a loss.
+
+        A batch that exceeds the limits by itself, because they were larger when it was stored, is let in
+        when nothing else that was read is in flight: the limits are raised by its size until it is settled.
+        """
         with self._lock, self._section:
             if self._is_abandoned:
                 return False
+            if items > self._room_items or size > self._admit_bytes:
+                if self._extra_items or self._reading or any(held.first_seq == FAR for held in self._leases.values()):
+                    return False
+                self._raise_limits(items, size)
             while self._lacks_for(items, size):
                 if not self._spill_one():
+                    if self._extra_items and self._oversized is None:
+                        self._raise_limits(0, 0)
                     return False
             self._reading += items
             self._reading_bytes += size
             self._books.charge(items, size)
             self._books.spooled -= items
             return True
+
+    def _raise_limits(self, items: int, size: int) -> None:
+        self._extra_items, self._extra_bytes = items, size
+        self._set_limits()
+
+    def _has_left_memory(self, held: HeldBatch) -> None:
+        """Lower the limits again when it was the oversized batch that has left."""
+        if held is self._oversized:
+            self._oversized = None
+            self._raise_limits(0, 0)
 
     def _lacks_for(self, items: int, size: int) -> bool:
         books = self._books
@@ -500,6 +528,8 @@ class Buffer:
             self._reading_bytes -= size
             self._books.charge(-items, -size)
             self._books.spooled += items
+            if self._oversized is None and self._extra_items:
+                self._raise_limits(0, 0)
 
     def lease_read(self, held: HeldBatch, size: int) -> None:
         """Begin the lease of a batch that was read from disk, for which `size` bytes were reserved."""
@@ -509,6 +539,8 @@ class Buffer:
             self._reading -= held.batch.items
             self._reading_bytes -= size
             self._books.charge(0, held.memory_bytes - size)
+            if self._extra_items and self._oversized is None:
+                self._oversized = held
             self._lease(held)
 
     def return_read(self, held: HeldBatch, size: int) -> None:
@@ -517,6 +549,7 @@ class Buffer:
             if self._leases.pop(id(held), None) is not None:
                 self._books.charge(-held.batch.items, -size)
                 self._books.spooled += held.batch.items
+                self._has_left_memory(held)
 
     def changed_on_disk(
         self, *, recovered: int, lost: Mapping[DropReason, int], lost_bytes: Mapping[DropReason, int] = NO_BYTES
@@ -623,6 +656,7 @@ class Buffer:
             if rejected:
                 # What was read from disk may have been offered before any flush.
                 self._flushes.lose(0 if held.first_seq == FAR else held.first_seq)
+            self._has_left_memory(held)
             self._check_flushes()
             return True
 
@@ -748,8 +782,8 @@ class Buffer:
                 queued=queued,
                 in_flight=in_flight,
                 stored=stored,
-                max_size=self._room_items,
-                max_memory_bytes=self._max_bytes,
+                max_size=self._room_items - self._extra_items,
+                max_memory_bytes=self._max_bytes - self._extra_bytes,
                 breaker=breaker,
             )
 

@@ -89,7 +89,9 @@ class Segment:
         self.pinned_items = 0
         """Items of records that are in memory or in flight; while there are any, the list of records is kept."""
         self.is_locked = False
-        """Whether its records are encrypted with a key that we do not have."""
+        """Whether its records are passed over for now."""
+        self.locked_because = ""
+        """Why it is, or was: another version's, no key, the disk."""
         self.is_doubtful = False
         """Whether a sync has failed: another one would succeed without having written anything."""
         self.records: list[Record] | None = []

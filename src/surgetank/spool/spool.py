@@ -285,6 +285,7 @@ class Spool:
 
     def _lock_up(self, segment: Segment, reason: str) -> None:
         segment.is_locked = True
+        segment.locked_because = f"a segment {reason}"
         self._folder.say(logging.WARNING, f"{segment.path} {reason}; it stays where it is and is passed over")
 
     def ack(self, record: StoredRecord) -> None:
@@ -634,6 +635,14 @@ class Spool:
             for line in self._line.values()
             for segment in list(line)
         )
+
+    @property
+    def stalled(self) -> str:
+        """Why something that waits on disk alone is passed over; empty when nothing is. A look without the lock."""
+        segments = [segment for line in self._line.values() for segment in list(line)]
+        found = {segment.locked_because: segment.available_items for segment in segments if segment.is_locked}
+        waiting = [(reason, items) for reason, items in found.items() if items > 0]
+        return waiting[0][0] if waiting else ""
 
     @property
     def used_bytes(self) -> int:
