@@ -525,3 +525,21 @@ def test_limits_that_memory_pressure_has_shrunk_block_no_replay():
     heir.deliver()
 
     assert heir.stats.delivered == 800
+
+
+def test_what_is_in_memory_is_stored_again_when_somebody_has_deleted_the_folder():
+    """A clean-up job, or an operator: what would outlive a kill before does so again."""
+    tank = rig(otherwise=silence())
+    tank.offer(*range(20))
+    tank.seal()
+    assert tank.stats.stored == 20
+    for path in list(tank.filesystem.files):
+        tank.filesystem.unlink(path)
+
+    tank.tend()
+
+    assert tank.stats.stored == 20
+    assert tank.stats.dropped == {}
+    heir = heir_of(tank)
+    heir.deliver()
+    assert sorted(heir.sent_numbers()) == list(range(20))

@@ -119,7 +119,11 @@ class StoredRecord(Protocol):
 
     @property
     def is_done(self) -> bool:
-        """Whether it is gone: acknowledged, or given up for want of room."""
+        """Whether it is gone: acknowledged, given up for want of room, or deleted."""
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether it is gone because somebody deleted its folder: the batch can be stored again."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -196,11 +196,9 @@ class Presence:
             pass
 
     def _lose(self) -> None:
-        """
-        Let go of a file that is not at its place any more; the next step makes another.
-
-        Without closing it: the application may have closed its descriptor, as daemons close all, and the number be another's.
-        """
+        """Let go of a file that is not at its place any more; the next step makes another."""
+        if self._file is not None:
+            self._file.close()
         self._file = None
         self._replacements += 1
         self._is_off = self._replacements > _MOST_REPLACEMENTS
@@ -217,10 +215,11 @@ class Presence:
     def withdraw(self) -> None:
         """Remove the file."""
         file, self._file = self._file, None
-        if file is None or not file.is_at(self._path):
+        if file is None:
             return
         try:
-            self._filesystem.unlink(self._path)
+            if file.is_at(self._path):
+                self._filesystem.unlink(self._path)
         except OSError:
             pass  # Whoever reads it will find that it is nobody's.
         file.close()

@@ -237,7 +237,8 @@ class Reservoir:
 
     def _is_unsaved(self, held: HeldBatch) -> bool:
         # What the disk has given up for want of room is not offered to it again.
-        return self._is_wanted(held) and (held.record is None or isinstance(held.record, Remainder))
+        record = held.record
+        return self._is_wanted(held) and (record is None or record.is_deleted or isinstance(record, Remainder))
 
     def _is_wanted(self, held: HeldBatch) -> bool:
         return self._persist == "all" or (self._persist == "critical" and held.batch.lane is Lane.CRITICAL)

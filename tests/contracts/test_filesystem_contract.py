@@ -369,3 +369,42 @@ def test_symbolic_links_are_refused(real):
     with pytest.raises(NotADirectoryError):
         real.filesystem.make_folder(real.path("folder-link"))
     assert not os.path.exists(real.path("nowhere"))
+
+
+def test_a_descriptor_that_the_application_has_closed_is_left_alone(real):
+    """Its number is another file's by now: nothing of ours is written there, and it stays open."""
+    file = real.file("ours", data=b"ours")
+    descriptor = file._descriptor
+    os.close(descriptor)
+    # The lowest number that is free.
+    assert os.open(real.path("theirs"), os.O_RDWR | os.O_CREAT) == descriptor
+
+    assert file.is_lost()
+    assert not file.is_at(real.path("ours"))
+    calls = (lambda: file.write_at(0, b"damage"), lambda: file.truncate(0), file.sync, file.try_lock, file.size)
+    assert [refused(call) for call in (*calls, lambda: file.read_at(0, 1))] == [errno.EBADF] * 6
+    file.close()
+
+    assert os.fstat(descriptor).st_size == 0
+    os.close(descriptor)
+
+
+def test_only_a_name_that_is_gone_or_anothers_says_that_a_file_is_elsewhere(place):
+    """Anything else that goes wrong says nothing about the file."""
+    file = place.file("folder-less")
+    assert file.is_at(place.path("folder-less"))
+    assert not file.is_at(place.path("missing", "a"))
+    assert not file.is_at(place.path("folder-less", "a"))
+    place.file("other").close()
+    assert not file.is_at(place.path("other"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter any folder")
+def test_a_folder_above_that_is_closed_to_us_says_nothing(real):
+    real.filesystem.make_folder(real.path("above"))
+    file = real.file("above", "a")
+    os.chmod(real.path("above"), 0)
+    try:
+        assert refused(file.is_at, real.path("above", "a")) == errno.EACCES
+    finally:
+        os.chmod(real.path("above"), 0o700)

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import random
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from fakes.batches import batch
 from fakes.spools import KIB, Process
 from surgetank.model import HeldBatch, Lane, Signal
+from surgetank.spool.filesystem import OsFilesystem
 from surgetank.testing.filesystem import Fault
 
 
@@ -500,3 +502,65 @@ def test_a_folder_in_the_making_is_left_alone_however_often_it_is_seen():
     sibling.adopt()
 
     assert ".new-owner-1-abc" not in process.filesystem.names("/spool")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOLCK, errno.EMFILE, errno.ETIMEDOUT])
+def test_a_folder_that_cannot_be_looked_at_is_not_taken_for_deleted(number):
+    """Only a name that is gone, or is another's, means that: all else passes, and what is there is still ours."""
+    process = Process()
+    process.spill("a", 3)
+    before = process.segments()
+    process.filesystem.faults.append(Fault("lstat", number, times=2, path="lock"))
+
+    process.adopt()
+    process.adopt()
+
+    assert (process.lost, process.recovered) == ({}, 0)
+    process.spill("b", 2)
+    assert process.segments() == before
+    assert process.drain() == ["a", "b"]
+
+
+def test_a_lock_whose_descriptor_the_application_has_closed_is_taken_again():
+    """Daemons close every descriptor; a sibling that looked now would take us for dead."""
+    process = Process()
+    process.spill("a", 3)
+    process.disk.folder._own.lock.close()
+
+    process.adopt()
+
+    sibling = Process(process.filesystem.process(), process.clock)
+    sibling.adopt()
+    assert (sibling.recovered, process.recovered, process.lost) == (0, 0, {})
+    assert process.drain() == ["a"]
+
+
+def descriptors():
+    """Return the numbers of this process's open files, without that of the listing itself."""
+    return {int(number) for number in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{number}")}
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="descriptors are listed in /proc")
+def test_a_daemon_that_closes_every_descriptor_finds_nothing_of_ours_in_its_files(tmp_path):
+    """The numbers of our segment and of our lock are those of its own files afterwards."""
+    before = descriptors()
+    process = Process(OsFilesystem(), path=str(tmp_path / "spool"))
+    process.spill("a", 3)
+    numbers = descriptors() - before
+    assert len(numbers) == 2
+    for number in numbers:
+        os.close(number)
+    theirs = [os.open(tmp_path / f"application-{number}", os.O_RDWR | os.O_CREAT) for number in numbers]
+    assert set(theirs) == numbers
+
+    process.spill("b", 2)
+    process.adopt()
+    sibling = Process(OsFilesystem(), path=str(tmp_path / "spool"))
+    sibling.adopt()
+    assert sibling.recovered == 0
+    assert process.drain() == ["a", "b"]
+    process.disk.close()
+
+    assert [os.fstat(number).st_size for number in theirs] == [0, 0]
+    for number in theirs:
+        os.close(number)

@@ -54,10 +54,17 @@ class File(Protocol):
         """Whether somebody else has the exclusive lock; leaves everything as it is. Not for its holder. Raises OSError."""
 
     def is_at(self, path: str) -> bool:
-        """Whether the path still names this very file."""
+        """
+        Whether the path still names this very file, and the file is still open here.
+
+        False only when that is certain: the name is gone, or is another file's. Raises OSError when it cannot be told.
+        """
+
+    def is_lost(self) -> bool:
+        """Whether the application has closed the descriptor, as daemons close all; its number may be another file's by now."""
 
     def close(self) -> None:
-        """Let go of it, and with it of its lock."""
+        """Let go of it, and with it of its lock; nothing happens to a file that is not ours any more."""
 
     def forget(self) -> None:
         """Close the inherited descriptor in a forked child; the parent's lock stays the parent's."""
@@ -107,9 +114,11 @@ class OsFile:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._identity = _identity(os.fstat(descriptor))
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Read at an offset."""
+        self._check_open()
         parts = []
         while size > 0:
             part = os.pread(self._descriptor, size, offset)
@@ -122,6 +131,7 @@ class OsFile:
 
     def write_at(self, offset: int, data: bytes) -> None:
         """Write at an offset."""
+        self._check_open()
         written = os.pwrite(self._descriptor, data, offset)
         while written < len(data):
             # A full disk takes what fits before it says no.
@@ -129,10 +139,12 @@ class OsFile:
 
     def truncate(self, size: int) -> None:
         """Cut it."""
+        self._check_open()
         os.ftruncate(self._descriptor, size)
 
     def size(self) -> int:
         """Ask for its length."""
+        self._check_open()
         return os.fstat(self._descriptor).st_size
 
     def sync(self) -> None:
@@ -170,16 +182,25 @@ class OsFile:
 
     def is_at(self, path: str) -> bool:
         """Compare identities."""
-        try:
-            there, here = os.lstat(path), os.fstat(self._descriptor)
-        except OSError:
+        if self.is_lost():
             return False
-        return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+        try:
+            return _identity(os.lstat(path)) == self._identity
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def is_lost(self) -> bool:
+        """Compare what the number stands for with what was opened."""
+        try:
+            return self._descriptor < 0 or _identity(os.fstat(self._descriptor)) != self._identity
+        except OSError:
+            return True
 
     def close(self) -> None:
         """Close it once."""
+        is_lost = self.is_lost()
         descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
+        if not is_lost:
             try:
                 os.close(descriptor)
             except OSError:
@@ -187,12 +208,16 @@ class OsFile:
                 pass
 
     def _check_open(self) -> None:
-        # Some calls take a negative number for a mistake of the programmer's, and raise no OSError.
-        if self._descriptor < 0:
+        # Writing to a number that stands for a file of the application's would destroy that.
+        if self.is_lost():
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     # A descriptor that a fork has doubled shares the lock; closing the copy leaves it with the parent.
     forget = close
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 class OsFilesystem:

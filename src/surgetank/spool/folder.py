@@ -303,7 +303,16 @@ class Folder:
     def _check_own(self) -> None:
         """Begin a new folder if ours has been deleted under us; what was in it and not in memory is lost, and counted."""
         own = self._own
-        if own is None or own.lock.is_at(os.path.join(own.path, LOCK_NAME)):
+        if own is None:
+            return
+        place = os.path.join(own.path, LOCK_NAME)
+        try:
+            if own.lock.is_lost():
+                self._lock_again(own, place)
+            if own.lock.is_at(place):
+                return
+        except OSError:
+            # Not to be told, as when a folder above it has been closed to us: it may well be there.
             return
         for member in self._members:
             member.disown(own)
@@ -312,6 +321,17 @@ class Folder:
         self.say(
             logging.WARNING, f"the spool at {own.path} was deleted; what was only there is lost, and a new one is begun"
         )
+
+    def _lock_again(self, own: Estate, place: str) -> None:
+        """Take our lock again, of which the application has closed the descriptor; unless another process was quicker. Raises OSError."""
+        try:
+            lock = self.filesystem.open(place)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if lock.try_lock():
+            own.lock = lock
+        else:
+            lock.close()
 
     def adopt_orphans(self, take: Callable[[Estate, list[SegmentName]], None]) -> None:
         """

@@ -55,6 +55,8 @@ class Record:
     """Whether it is acknowledged, or given up."""
     is_durable: bool = True
     """Whether it survives what the configured durability says."""
+    is_deleted: bool = False
+    """Whether it is done only because somebody has deleted its folder: what is in memory can be stored anew."""
     created: float = 0.0
     """When its batch was sealed, in seconds since the epoch."""
     held: HeldBatch | None = None
@@ -453,6 +455,9 @@ class Segment:
             self._file.forget()
 
     def _opened(self) -> File:
+        if self._file is not None and self._file.is_lost():
+            # The application has closed our descriptor; the file is where it was.
+            self._file = None
         if self._file is None:
             self._file = self._filesystem.open(self.path)
         return self._file

@@ -55,6 +55,11 @@ class Remainder:
     parts: int
 
     @property
+    def is_deleted(self) -> bool:
+        """False: the whole stays."""
+        return False
+
+    @property
     def is_durable(self) -> bool:
         """Not the part: only the whole is."""
         return False
@@ -570,7 +575,7 @@ class Spool:
         for segment in [each for each, home in self._homes.items() if home is estate]:
             self._lose(DropReason.DAMAGED, segment.available_items)
             for record in segment.records or ():
-                record.is_done = True
+                record.is_done = record.is_deleted = True
             segment.records, segment.pending_items, segment.pinned_items = [], 0, 0
             segment.close()
             self._line[segment.head.lane].remove(segment)

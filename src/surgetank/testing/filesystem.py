@@ -40,7 +40,7 @@ class Fault:
 
     operation: str
     """`write`, `sync`, `sync_folder`, `create`, `open`, `read`, `rename`, `unlink`, `truncate`, `make_folder`,
-    `remove_folder`, `names`, or `*`."""
+    `remove_folder`, `names`, `lock`, `lstat`, or `*`."""
     error: int = errno.EIO
     """The error's number."""
     times: int = 1
@@ -462,7 +462,14 @@ class MemoryFile:
 
     def is_at(self, path: str) -> bool:
         """Compare identities."""
-        return self._is_open and self._filesystem.files.get(path) is self._description.inode
+        if not self._is_open:
+            return False
+        self._filesystem._fail("lstat", path)
+        return self._filesystem.files.get(path) is self._description.inode
+
+    def is_lost(self) -> bool:
+        """Whether it was closed, by whomever."""
+        return not self._is_open
 
     def close(self) -> None:
         """Close it once; the last descriptor drops the lock."""
