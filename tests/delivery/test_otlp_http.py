@@ -1010,3 +1010,30 @@ def test_abandon_without_a_connection_harms_nothing(opened, sender_for):
     sender.close()
     sender.abandon()
     assert sender.send(batch(), 5.0).outcome is Outcome.DELIVERED
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("what_next", ["send", "close", "abandon", "abort"])
+def test_a_connection_whose_descriptors_the_application_has_closed_is_left_alone(
+    opened, sender_for, authority, tmp_path, scheme, what_next
+):
+    """Daemons close every descriptor: the numbers are those of files of the application's by then."""
+    server = opened(HttpServer(tls=authority.server_context() if scheme == "https" else None))
+    sender = sender_for(server, scheme=scheme, certificate_file=authority.certificate_file)
+    sender.send(batch(name="before"), 5.0)
+    numbers = {sender._line._handle.fileno(), sender._line._sock.fileno()}
+    for number in numbers:
+        os.close(number)
+    files = [os.open(tmp_path / str(number), os.O_RDWR | os.O_CREAT) for number in numbers]
+    assert set(files) == numbers
+
+    if what_next == "send":
+        assert sender.send(batch(name="after"), 5.0).outcome is Outcome.DELIVERED
+    else:
+        getattr(sender, what_next)()
+    assert sender.send(batch(name="last"), 5.0).outcome is Outcome.DELIVERED
+
+    assert [os.fstat(number).st_size for number in files] == [0, 0]
+    for number in files:
+        os.close(number)
+    assert server.garbled == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import http.client
+import os
 import queue
 import select
 import socket
@@ -42,6 +43,8 @@ class Line:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._deadline = float("inf")
+        self._identity: tuple[int, int] | None = None
+        """Of the connection, by which it is known from whatever else has its descriptor's number by now."""
         self._sock: socket.socket | None = None
         """What is read from: with TLS, if there is any."""
         # Guards everything below. Re-entrant, for signal handlers.
@@ -53,6 +56,7 @@ class Line:
         """An attempt begins, and has so many seconds."""
         self._deadline = self._clock.monotonic() + timeout
         self.is_cut = False
+        self.let_go_of_lost()
 
     def end(self) -> None:
         """An attempt is over; let go of a connection that its answer has ended."""
@@ -61,6 +65,7 @@ class Line:
 
     def drop(self) -> None:
         """Let go of the connection, whatever urllib3 still does with it."""
+        self.let_go_of_lost()
         self._sock = None
         self._hold(None)
 
@@ -82,7 +87,7 @@ class Line:
         """Shut the connection down, in whatever state it is."""
         with self._lock:
             self.is_cut = True
-            if self._handle is not None:
+            if self._handle is not None and not self._is_lost(self._handle):
                 try:
                     self._handle.shutdown(socket.SHUT_RDWR)
                 except OSError:
@@ -90,9 +95,9 @@ class Line:
 
     def forget(self) -> None:
         """Close the descriptors in a forked child, without the lock, which a thread of the parent may have held."""
+        self._detach_lost()
         for sock in (self._handle, self._sock):
-            # TLS inside the TLS of an https proxy is an object around the socket.
-            inner = getattr(sock, "socket", sock)
+            inner = _inner(sock)
             if inner is not None and (descriptor := inner.detach()) >= 0:
                 socket.close(descriptor)
 
@@ -114,6 +119,7 @@ class Line:
                 for option in options:
                     sock.setsockopt(*option)
                 sock.settimeout(self.time_left() / (len(addresses) - index))
+                self._identity = _identity(sock)
                 self._hold(sock)
                 sock.connect(address)
                 sock.settimeout(self.time_left())
@@ -127,13 +133,46 @@ class Line:
         self.drop()
         raise fault
 
+    def _is_lost(self, sock: socket.socket) -> bool:
+        try:
+            return _identity(sock) != self._identity
+        except OSError:
+            return True
+
+    def let_go_of_lost(self) -> None:
+        """
+        Forget descriptors that the application has closed, as daemons close all, without closing what has their numbers now.
+
+        urllib3 has the same socket, and would send the next request into a file of the application's.
+        """
+        with self._lock:
+            self._detach_lost()
+
+    def _detach_lost(self) -> None:
+        for sock in (self._handle, self._sock):
+            inner = _inner(sock)
+            if inner is not None and inner.fileno() >= 0 and self._is_lost(inner):
+                inner.detach()
+
     def _hold(self, sock: socket.socket | None) -> None:
         with self._lock:
             if self._handle is not None:
+                if self._is_lost(self._handle):
+                    self._handle.detach()
                 self._handle.close()
             self._handle = None if sock is None else sock.dup()
             if self.is_cut and sock is not None:
                 raise TimeoutError("broken off")
+
+
+def _inner(sock: Any) -> Any:
+    # TLS inside the TLS of an https proxy is an object around the socket.
+    return getattr(sock, "socket", sock)
+
+
+def _identity(sock: socket.socket) -> tuple[int, int]:
+    found = os.fstat(sock.fileno())
+    return found.st_dev, found.st_ino
 
 
 class _Response(http.client.HTTPResponse):
@@ -172,7 +211,9 @@ def pool_classes(line: Line) -> dict[str, type[HTTPConnectionPool]]:
         @property
         def is_connected(self) -> bool:
             new_poll = threads.native("select", "poll")
-            if self.sock is None or new_poll is None:
+            if self.sock is None or self.sock.fileno() < 0:
+                return False
+            if new_poll is None:
                 return super().is_connected
             # An idle connection that can be read from has been closed, or has bytes that nobody asked for.
             poll = new_poll()

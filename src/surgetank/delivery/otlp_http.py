@@ -119,6 +119,7 @@ class HttpSender:
 
     def close(self) -> None:
         """Let go of the connection; a later `send` opens a new one."""
+        self._line.let_go_of_lost()
         # By name, for a failure's traceback may keep a pool alive until the collector comes by.
         for key in list(self._manager.pools.keys()):
             self._manager.pools[key].close()
