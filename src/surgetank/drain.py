@@ -124,6 +124,10 @@ class Drain:
         try:
             self._disk.adopt_orphans()
             while True:
+                if self._disk.folder.has_place:
+                    self._disk.adopt_orphans()
+                    for line in self._lines.values():
+                        line.go_on()
                 rests = [line.step() for line in self._lines.values() if not line.is_over]
                 books = [line.delivery().books for line in self._lines.values()]
                 progress(sum(map(_settled, books)), sum(each.recovered for each in books))
@@ -178,6 +182,10 @@ class _Line:
             self._stopped = f"the endpoint asks for {rest:.0f} s of patience"
         self.is_over = self.is_over or bool(self._stopped)
         return 0.0 if self.is_over else rest
+
+    def go_on(self) -> None:
+        """Look again: more was adopted."""
+        self.is_over = bool(self._stopped)
 
     def delivery(self) -> Delivery:
         """Return the books so far."""

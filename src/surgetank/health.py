@@ -118,6 +118,8 @@ def _held(stats: TankStats) -> Iterator[str]:
             yield f"{signal.value}: {waiting} held, the endpoint does not take them: {books.trouble or 'not tried yet'}"
         elif books.stalled and books.spooled:
             yield f"{signal.value}: {books.spooled} wait on disk and are not sent: {books.stalled}"
+    if stats.orphans_waiting:
+        yield f"{stats.orphans_waiting} folders of dead processes wait to be taken over, a few at a time"
     if stats.is_spool_down:
         yield "the spool cannot be written; telemetry is held in memory only"
     if stats.scale < 1:

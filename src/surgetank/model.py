@@ -358,6 +358,8 @@ class TankStats:
     """The part of their full size that the buffers may have at the moment."""
     spool_limit_bytes: int = 0
     """What this process may take on disk, over all signals; 0 without a spool."""
+    orphans_waiting: int = 0
+    """Folders of dead processes that nobody has adopted yet; what is in them is not counted in the books."""
     is_spool_down: bool = False
     """Whether the disk could not be written when it was last tried."""
 

@@ -274,7 +274,8 @@ class Tank:
             logs=stats[Signal.LOGS],
             pressure=pressure.level,
             scale=pressure.scale,
-            spool_limit_bytes=0 if disk is None else disk.folder.share_bytes,
+            spool_limit_bytes=0 if disk is None else disk.folder.limit_bytes,
+            orphans_waiting=0 if disk is None else disk.folder.waiting,
             is_spool_down=disk is not None and disk.folder.is_down,
         )
 

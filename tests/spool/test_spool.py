@@ -242,18 +242,25 @@ def test_a_normal_newcomer_displaces_no_critical_batch():
 
 
 def test_siblings_share_the_limit():
-    """Each has an equal part of it, from the moment that it knows of the others."""
+    """One uses what the others do not, and gives it back when they need their equal part."""
     first = Process(max_bytes=512 * KIB)
     for n in range(60):
         first.spill(str(n), size=8 * KIB)
-    assert first.disk.folder.used_bytes > 300 * KIB
-    second = Process(first.filesystem, first.clock, max_bytes=512 * KIB)
+    second = Process(first.filesystem.process(), first.clock, max_bytes=512 * KIB)
     second.spill("x")
+    first.adopt()
+    assert first.disk.folder.share_bytes == 256 * KIB
+    assert first.disk.folder.used_bytes > 300 * KIB
+    assert first.lost == {}
 
+    for n in range(20):
+        second.spill(str(n), size=8 * KIB)
     first.adopt()
 
-    assert first.disk.folder.share_bytes == 256 * KIB
-    assert first.disk.folder.used_bytes <= 256 * KIB
+    both = [process.disk.folder.used_bytes for process in (first, second)]
+    assert sum(both) <= 512 * KIB
+    assert both[0] >= 256 * KIB
+    assert (first.lost.keys(), second.lost) == ({"spool_full"}, {})
 
 
 def test_what_is_too_old_goes():

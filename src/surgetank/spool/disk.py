@@ -19,6 +19,8 @@ from surgetank.spool.spool import Spool
 
 # Seconds between two looks for orphans, expired segments and a disk that can be written again …
 _PERIOD: Final = 1.0
+# … while orphans wait to be adopted, and some of those that were adopted before are delivered …
+_ADOPT_PERIOD: Final = 0.1
 # … and between two group syncs, where the loss of power is to cost no more than this.
 _SYNC_PERIOD: Final = 0.1
 
@@ -49,7 +51,9 @@ class Disk:
     @property
     def period(self) -> float:
         """Seconds between two looks."""
-        return _SYNC_PERIOD if self.settings.is_synced else _PERIOD
+        if self.settings.is_synced:
+            return _SYNC_PERIOD
+        return _ADOPT_PERIOD if self.folder.has_place else _PERIOD
 
     def has_others(self) -> bool:
         """Whether there is anybody else's folder, who may be dead; takes as long as listing a handful of names."""
@@ -64,7 +68,7 @@ class Disk:
             if self.folder.is_closed:
                 return
             self.folder.adopt_orphans(self._take)
-            self.folder.shrink_to_share()
+            self.folder.shrink()
 
     def _take(self, estate: Estate, names: list[SegmentName]) -> None:
         for spool in self.spools.values():

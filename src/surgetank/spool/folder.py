@@ -45,8 +45,15 @@ DEAD_LETTERS: Final = "dead-letters"
 FORK_WAIT_MAX: Final = 0.2
 # How long (seconds) a folder may be in the making; a maker takes a millisecond, unless it is stopped in the middle.
 STALE_AFTER: Final = 60.0
-# How long (seconds) nothing is written after the disk has said no.
+# How long (seconds) nothing is written after the disk has said no, nor looked for when there was no descriptor for it.
 RETRY_INTERVAL: Final = 5.0
+# What a dead owner left and could not be read is tried again after this long (seconds).
+ADOPT_AGAIN: Final = 60.0
+# So many orphans are adopted at a time: each costs a descriptor, for its lock, and an application has 1,024 in all by default.
+# The others wait until one of these is delivered.
+ORPHANS_MAX: Final = 32
+# There is none to be had, in this process or on this machine: for the moment, and it says nothing about any folder.
+_NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,10 @@ class Estate:
     """What was in it when it was adopted, in order."""
     live: int = 0
     """Segments that are still there."""
+    unread: list[SegmentName] = field(default_factory=list)
+    """Of those, what the disk could not read when it was adopted."""
+    read_again_at: float = 0.0
+    """When those are tried again (monotonic seconds)."""
 
 
 class Member(Protocol):
@@ -128,8 +139,15 @@ class Folder:
         """Living processes that share the folder, as far as is known."""
         self._own: Estate | None = None
         self._orphans: list[Estate] = []
-        self._refused: set[str] = set()
-        """Folders that hold nothing that we can read, and are left alone."""
+        self._refused: dict[str, float] = {}
+        """Orphans that could not be adopted, and when to try again (monotonic seconds)."""
+        self._foreign: list[str] = []
+        """The folders that living processes hold: their own, and what they have adopted."""
+        self._waiting: dict[str, int] = {}
+        """Orphans that nobody has adopted yet, and the bytes in each, which nobody changes."""
+        self._foreign_bytes = 0
+        """What the living used when last looked at."""
+        self._look_again_at = float("-inf")
         self._stale: dict[str, float] = {}
         """Folders that are being made, and when they were first seen (monotonic seconds)."""
         self._down_until: float | None = None
@@ -172,9 +190,25 @@ class Folder:
         self._lines.append((level, line))
 
     @property
+    def waiting(self) -> int:
+        """Orphans that wait to be adopted, because as many as are adopted at a time are. A look without the lock."""
+        return len(self._waiting)
+
+    @property
+    def has_place(self) -> bool:
+        """Whether an orphan waits that can be adopted now."""
+        return len(self._orphans) < ORPHANS_MAX and not self._waiting.keys() <= self._refused.keys()
+
+    @property
     def share_bytes(self) -> int:
-        """What this process may use: its part of the whole limit."""
-        return self.settings.max_bytes // self.owners
+        """What this process may use whatever the others do: its part of the whole limit, less its part of what nobody has adopted yet."""
+        share = self.settings.max_bytes // self.owners
+        return max(share // 2, share - sum(self._waiting.values()) // self.owners)
+
+    @property
+    def limit_bytes(self) -> int:
+        """What this process may use at the moment: its share, and what nobody else uses. A look without the lock."""
+        return max(self.share_bytes, self.settings.max_bytes - self._foreign_bytes - sum(self._waiting.values()))
 
     @property
     def is_down(self) -> bool:
@@ -207,24 +241,44 @@ class Folder:
         """
         Give up the oldest segments until `size` more bytes may be written.
 
-        Normal segments go first; critical ones only for a critical newcomer. Returns whether there is room within our share.
+        Nothing is given up while the folder as a whole is under its limit, whoever uses it, nor while we use less than our
+        share. Normal segments go first; critical ones only for a critical newcomer. Returns whether there is room.
 
         Raises:
             OSError: The volume's reserve is reached, or it cannot be asked how much is free.
         """
-        while self.used_bytes + size > self.share_bytes:
-            victims = (Lane.NORMAL, Lane.CRITICAL) if lane is Lane.CRITICAL else (Lane.NORMAL,)
+        victims = (Lane.NORMAL, Lane.CRITICAL) if lane is Lane.CRITICAL else (Lane.NORMAL,)
+        while not self._may_use(self.used_bytes + size):
             if not self._evict_oldest(*victims):
                 return False
         if self.filesystem.free_bytes(self._ensure_own().path) < size + self.settings.reserve_bytes:
             raise OSError(errno.ENOSPC, "the volume's reserve is reached")
         return True
 
-    def shrink_to_share(self) -> None:
-        """Give up the oldest segments until we use no more than our share."""
-        while self.used_bytes > self.share_bytes:
+    def shrink(self) -> None:
+        """Give up the oldest segments while the folder exceeds its limit and we use more than our share."""
+        while not self._may_use(self.used_bytes):
             if not self._evict_oldest(Lane.NORMAL, Lane.CRITICAL):
                 return
+
+    def _may_use(self, size: int) -> bool:
+        if size <= self.share_bytes:
+            return True
+        # Looked at anew each time: what a sibling wrote a moment ago counts before anything is given up.
+        self._foreign_bytes = sum(map(self._bytes_in, self._foreign))
+        return size <= self.limit_bytes
+
+    def _bytes_in(self, name: str) -> int:
+        """Return the bytes of the segments in a folder that others hold; what cannot be asked counts as nothing."""
+        path = os.path.join(self.path, name)
+        total = 0
+        try:
+            for each in self.filesystem.names(path):
+                if each.endswith(SEGMENT_SUFFIX):
+                    total += self.filesystem.size_of(os.path.join(path, each))
+        except OSError:
+            pass  # Delivered and removed meanwhile, or renamed by an heir.
+        return total
 
     def _evict_oldest(self, *lanes: Lane) -> bool:
         """Give up the oldest segment of the first of these lanes that has one; returns whether that made any room."""
@@ -259,17 +313,22 @@ class Folder:
         # Under another name until it is locked, so that nobody takes it for an orphan's.
         making, path = os.path.join(self.path, _NEW_PREFIX + name), os.path.join(self.path, name)
         filesystem.make_folder(making)
-        lock = filesystem.create(os.path.join(making, LOCK_NAME))
+        lock: File | None = None
         try:
+            lock = filesystem.create(os.path.join(making, LOCK_NAME))
             is_ours = lock.try_lock()
             if is_ours:
                 filesystem.rename(making, path)
-            # Or we slept for so long that somebody took us for dead and swept it away.
+            # Or we slept for so long that another process has removed our folder.
             is_ours = is_ours and lock.is_at(os.path.join(path, LOCK_NAME))
             if self.settings.is_synced:
                 filesystem.sync_folder(self.path)
         except OSError:
-            lock.close()
+            # There may be no locks here: what was begun goes, or another beginning would be left behind at each attempt.
+            for beginning in (making, path):
+                self._remove_folder(beginning)
+            if lock is not None:
+                lock.close()
             raise
         if not is_ours:
             lock.close()
@@ -335,34 +394,84 @@ class Folder:
 
     def adopt_orphans(self, take: Callable[[Estate, list[SegmentName]], None]) -> None:
         """
-        Take over the folders of owners that have died, and count those that live.
+        Take over the folders of owners that have died, at most `ORPHANS_MAX` at a time, and count those that live.
 
         Args:
-            take: Called with each folder and what is in it, once.
+            take: Called with each folder and what is in it, and again with what could not be read the first time.
         """
+        now = self.clock.monotonic()
+        if now < self._look_again_at:
+            return
         self._check_own()
+        self._read_again(take, now)
         try:
             names = self.filesystem.names(self.path)
-        except OSError:
-            return  # Nobody has made the folder yet, or we may not read it: nothing to adopt.
-        known = {PurePath(estate.path).name for estate in self._estates()}
-        living = 0
-        for name in sorted(names):
-            if name in known or name in self._refused:
-                continue
-            if name.startswith((OWNER_PREFIX, ORPHAN_PREFIX)):
-                is_living = not self._adopt(name, take)
-                living += is_living and name.startswith(OWNER_PREFIX)
-            elif name.startswith(_NEW_PREFIX):
-                self._sweep(name)
-        self.owners = living + 1
+            known = {PurePath(estate.path).name for estate in self._estates()}
+            self._look_at([name for name in sorted(names) if name not in known], take, now)
+        except OSError as error:
+            # Nobody has made the folder yet, or we may not read it: nothing to adopt. Without a descriptor, nothing can be
+            # told of anybody, and what the application has left is not ours to take.
+            if error.errno in _NO_DESCRIPTORS:
+                self._look_again_at = now + RETRY_INTERVAL
 
-    def _adopt(self, name: str, take: Callable[[Estate, list[SegmentName]], None]) -> bool:
-        """Adopt a folder; returns False when its owner lives."""
+    def _look_at(self, names: list[str], take: Callable[[Estate, list[SegmentName]], None], now: float) -> None:
+        waiting: dict[str, int] = {}
+        foreign: list[str] = []
+        for name in names:
+            if name.startswith(_NEW_PREFIX):
+                self._sweep(name)
+            elif name in self._refused and now < self._refused[name]:
+                waiting[name] = self._bytes_of(name)
+            elif name.startswith((OWNER_PREFIX, ORPHAN_PREFIX)):
+                if (held := self._adopt(name, take)) is True:
+                    foreign.append(name)
+                elif held is None:
+                    waiting[name] = self._bytes_of(name)
+        self._foreign, self._waiting = foreign, waiting
+        self._foreign_bytes = sum(map(self._bytes_in, foreign))
+        self.owners = 1 + sum(name.startswith(OWNER_PREFIX) for name in foreign)
+
+    def _bytes_of(self, name: str) -> int:
+        # Of what nobody holds, nobody changes anything.
+        return self._waiting[name] if name in self._waiting else self._bytes_in(name)
+
+    def _read_again(self, take: Callable[[Estate, list[SegmentName]], None], now: float) -> None:
+        for estate in list(self._orphans):
+            if estate.unread and now >= estate.read_again_at:
+                names, estate.unread = estate.unread, []
+                take(estate, names)
+                self.leave(estate)
+
+    def could_not_read(self, estate: Estate, name: SegmentName) -> bool:
+        """Have a segment of an orphan tried again later; returns whether that is news."""
+        is_news = not estate.read_again_at
+        estate.unread.append(name)
+        estate.read_again_at = self.clock.monotonic() + ADOPT_AGAIN
+        return is_news
+
+    def _adopt(self, name: str, take: Callable[[Estate, list[SegmentName]], None]) -> bool | None:
+        """
+        Adopt a folder.
+
+        Returns:
+            True when a living process holds it, None when it has to wait, else False.
+
+        Raises:
+            OSError: There is no descriptor.
+        """
         path = os.path.join(self.path, name)
-        lock = self._lock_of(path)
-        if lock is None:
-            return self._is_gone(path)
+        try:
+            lock = self._lock_of(path)
+            if lock is None:
+                return not self._is_gone(path)
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTORS:
+                raise
+            # Another user's, or there are no locks: as long as it cannot be told, its owner lives.
+            return True
+        if len(self._orphans) >= ORPHANS_MAX:
+            lock.close()
+            return None
         try:
             orphan = path
             if name.startswith(OWNER_PREFIX):
@@ -372,9 +481,16 @@ class Folder:
             found = [SegmentName.parse(each) for each in self.filesystem.names(orphan)]
         except OSError as error:
             lock.close()
-            self._refused.add(name)
-            self.say(logging.WARNING, f"the spool of a dead process at {path} cannot be adopted ({error.strerror})")
-            return True
+            if error.errno in _NO_DESCRIPTORS:
+                raise
+            if name not in self._refused:
+                self.say(
+                    logging.WARNING,
+                    f"the spool of a dead process at {path} cannot be adopted ({error.strerror}); it is tried again",
+                )
+            self._refused[name] = self.clock.monotonic() + ADOPT_AGAIN
+            return False
+        self._refused.pop(name, None)
         segments = sorted(
             (each for each in found if each), key=lambda each: (each.signal.value, each.lane.value, each.number)
         )
@@ -382,7 +498,7 @@ class Folder:
         self._orphans.append(estate)
         take(estate, segments)
         self.leave(estate)
-        return True
+        return False
 
     def _is_gone(self, path: str) -> bool:
         # Removed just now, or renamed by another heir, or no folder at all: nobody lives there.
@@ -395,10 +511,17 @@ class Folder:
         return False
 
     def _lock_of(self, path: str) -> File | None:
-        """Return a dead owner's lock, taken; None when its owner lives or somebody else is just taking over."""
+        """
+        Return a dead owner's lock, taken; None when its owner lives, or somebody else is just taking over.
+
+        Raises:
+            OSError: It cannot be told.
+        """
         place = os.path.join(path, LOCK_NAME)
         try:
             lock = self.filesystem.open(place)
+        except NotADirectoryError:
+            return None
         except FileNotFoundError:
             try:
                 # An heir that died between its last two steps leaves an empty folder.
@@ -408,23 +531,26 @@ class Folder:
             except OSError:
                 return self._new_lock(place)
             return None
-        except OSError:
-            return None
         try:
             if lock.try_lock() and lock.is_at(place):
                 return lock
         except OSError:
-            pass
+            lock.close()
+            raise
         lock.close()
         return None
 
     def _new_lock(self, place: str) -> File | None:
         try:
             lock = self.filesystem.create(place)
-        except OSError:
+        except (FileNotFoundError, FileExistsError, NotADirectoryError):
             return None
-        if lock.try_lock():
-            return lock
+        try:
+            if lock.try_lock():
+                return lock
+        except OSError:
+            lock.close()
+            raise
         lock.close()
         return None
 
@@ -434,7 +560,12 @@ class Folder:
         if now < self._stale.setdefault(name, now) + STALE_AFTER:
             return
         path = os.path.join(self.path, name)
-        lock = self._lock_of(path)
+        try:
+            lock = self._lock_of(path)
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTORS:
+                raise
+            return
         if lock is not None:
             self._remove(Estate(path, lock, is_own=False))
 
@@ -448,12 +579,18 @@ class Folder:
 
     def _remove(self, estate: Estate) -> None:
         # Whoever opens the lock between the two steps finds that its path names nothing.
-        try:
-            self.filesystem.unlink(os.path.join(estate.path, LOCK_NAME))
-            self.filesystem.remove_folder(estate.path)
-        except OSError:
-            pass  # Something is left in it that is not ours to remove, or the disk says no.
+        self._remove_folder(estate.path)
         estate.lock.close()
+
+    def _remove_folder(self, path: str) -> None:
+        try:
+            self.filesystem.unlink(os.path.join(path, LOCK_NAME))
+        except OSError:
+            pass  # It is not there, or the disk says no.
+        try:
+            self.filesystem.remove_folder(path)
+        except OSError:
+            pass  # Something is left in it that is not ours to remove.
 
     def close(self) -> None:
         """Let go of everything, at the end of the process; what is left can be adopted at once."""

@@ -204,11 +204,14 @@ class Spool:
                 self._doubtful.append(segment)
         self._settle(segment)
         segment.unload()
+        # What is in memory pins its segment, and memory may hold batches of hundreds: no descriptor for each.
+        segment.close()
 
     def _enlist(self, segment: Segment, estate: Estate) -> None:
         lane = segment.head.lane
         insort(self._line[lane], segment, key=_age_key)
-        self._streams.setdefault((id(estate), lane), deque()).append(segment)
+        # Nearly always the last; not what an heir could only read later.
+        insort(self._streams.setdefault((id(estate), lane), deque()), segment, key=_number)
         self._estates[id(estate)] = estate
         self._homes[segment] = estate
 
@@ -324,6 +327,8 @@ class Spool:
         except OSError as error:
             self._folder.failed(error)
         self._settle(segment)
+        if self._open.get(segment.head.lane) is not segment:
+            segment.close()
 
     def release(self, record: StoredRecord, held: HeldBatch) -> bool:
         """
@@ -440,9 +445,12 @@ class Spool:
             try:
                 segment, lost = Segment.adopt(self._folder.filesystem, path, name.signal, name.lane, name.number)
             except (VersionError, OSError) as error:
-                self._folder.say(logging.WARNING, f"{path} cannot be adopted ({error}); it stays where it is")
                 # What is in it is not missing.
                 expected.pop(name.lane, None)
+                if isinstance(error, VersionError):
+                    self._folder.say(logging.WARNING, f"{path} cannot be adopted ({error}); it stays where it is")
+                elif self._folder.could_not_read(estate, name):
+                    self._folder.say(logging.WARNING, f"{path} cannot be adopted ({error}); it is tried again")
                 continue
             except DamageError:
                 headless[name.lane].append(path)
@@ -694,6 +702,10 @@ class Spool:
         for segment in self._homes:
             segment.forget()
         self._reset()
+
+
+def _number(segment: Segment) -> int:
+    return segment.head.number
 
 
 def _age_key(segment: Segment) -> tuple[float, int]:
