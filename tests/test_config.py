@@ -33,7 +33,8 @@ def test_the_defaults_are_the_adrs(signal, max_size, megabytes, strategy, persis
     assert found.max_size == max_size
     assert found.max_bytes == megabytes * MEBIBYTE
     assert found.drop_strategy == strategy
-    assert found.persist == ("all" if persistence else "none")
+    assert found.is_stored == persistence
+    assert found.persist == ("all" if persistence else "shutdown")
     assert found.circuit_breaker_threshold == threshold
 
 

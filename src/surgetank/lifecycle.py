@@ -48,8 +48,8 @@ class Living(Protocol):
     def is_ending_here(self) -> bool:
         """Whether the calling thread is in the middle of a shutdown."""
 
-    def force_flush(self) -> bool:
-        """Deliver, or store, what is held."""
+    def expect_kill(self) -> None:
+        """Deliver, or store, what is held, and go on."""
 
     def shutdown(self) -> bool:
         """End within the configured deadline."""
@@ -208,7 +208,7 @@ def _on_sigterm(number: int, _: FrameType | None) -> None:
     if os.getpid() == _FIRST_PROCESS:
         # The kernel spares it what its disposition would do to any other, so it lives on without us, and with us: until it is
         # killed, or ends by itself.
-        _have_all(lambda living: living.force_flush())
+        _have_all(lambda living: living.expect_kill())
         return
     _end_all()
     # Die of the signal, as the process would have without us: the exit status says so.

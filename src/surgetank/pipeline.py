@@ -136,6 +136,7 @@ class Pipeline:
         )
         # Re-entrant, for signal handlers.
         self._shutdown_lock = threads.new_rlock()
+        self._is_ending = False
         self.is_shut_down = False
         """Whether shutdown has begun."""
         self._deadline = FOREVER
@@ -252,6 +253,11 @@ class Pipeline:
             self._worker.relax()
         return flush.has_succeeded
 
+    def store_from_now_on(self) -> None:
+        """Store what cannot be delivered from now on, whatever the signal's default says: the process is ending."""
+        self._is_ending = True
+        self._reservoir.store_from_now_on()
+
     def begin_shutdown(self, deadline: float) -> Flush | None:
         """Refuse offers and start delivering the rest; None when that was done before."""
         with self._shutdown_lock:
@@ -259,6 +265,7 @@ class Pipeline:
                 return None
             self.is_shut_down = True
         self._deadline = deadline
+        self.store_from_now_on()
         self._buffer.close()
         deliver_until = deadline - self._store_share * max(0.0, deadline - self._clock.monotonic())
         flush = self._buffer.begin_flush(deliver_until, is_content_with_safety=self._has_spool)
@@ -318,6 +325,10 @@ class Pipeline:
     def _store_last(self) -> None:
         # What is in flight may come back.
         self._delivery_loop.join(min(JOIN_TIMEOUT, self._left_to_end()))
+        # What there was no time to seal, on a busy machine: this thread is the sealer's, or there is none.
+        step = self._sealer.step if self._sealer_loop.is_manned else self._sealer_loop.step_here
+        while self._left_to_end() > 0 and step() <= 0:
+            pass
         self._reservoir.close()
 
     def shutdown(self, timeout: float) -> bool:
@@ -352,6 +363,7 @@ class Pipeline:
             self._thinning.reset()
         self._sealer.reset()
         self._worker = self._make_worker()
+        self._is_ending = self.is_shut_down
         self._sealer_loop.reset()
         self._delivery_loop.reset()
         self._shutdown_lock = threads.new_rlock()
@@ -365,6 +377,9 @@ class Pipeline:
 
     def deliver_step(self) -> float:
         """Send at most one batch on the calling thread; return the seconds until the next step is worth while."""
+        if self._is_ending and self._worker.is_closed_off:
+            # What was not stored for want of a reason now has one, and nobody need wait for the endpoint any longer.
+            self._reservoir.save_unsaved()
         return self._worker.step()
 
     def seal_step(self) -> float:

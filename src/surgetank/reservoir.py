@@ -48,7 +48,8 @@ class Reservoir:
         self._buffer = buffer
         self._clock = clock
         self._spool = spool
-        self._persist = persist
+        self._configured: Persist = persist
+        self._persist: Persist = persist
         self._is_write_ahead = is_write_ahead
         self._dead_letters = dead_letters
         self._is_replays_turn = False
@@ -67,11 +68,17 @@ class Reservoir:
             self.save_unsaved()
         self._balance()
 
-    def save_unsaved(self) -> None:
+    def store_from_now_on(self) -> None:
+        """Store every batch from now on, because the process is ending; not of a signal that is to stay off the disk."""
+        if self._configured != "none":
+            self._persist = "all"
+
+    def save_unsaved(self, *, in_flight_too: bool = False) -> None:
         """Store the batches that are in memory only although they are wanted on disk, as far as the disk takes them."""
         if self._spool is None:
             return
-        for held in filter(self._is_unsaved, self._buffer.queued()):
+        batches = self._buffer.queued() + (self._buffer.in_flight() if in_flight_too else [])
+        for held in filter(self._is_unsaved, batches):
             record = self._spool.append(held.batch)
             if record is None:
                 break
@@ -155,13 +162,15 @@ class Reservoir:
         if self._spool is None:
             self._buffer.settle(held, delivered=delivered, rejected=rejected, parts=parts, cause=cause)
             return
-        if parts and held.record is not None:
+        whole = held.record
+        if parts and whole is not None:
             # First the parts, then the end of the whole: a crash in between repeats it.
-            records = self._spool.replace(held.record, [part.batch for part in parts])
+            records = self._spool.replace(whole, [part.batch for part in parts])
             for part, record in zip(parts, records, strict=True):
                 part.record = record
         is_closed = self._buffer.settle(held, delivered=delivered, rejected=rejected, parts=parts, cause=cause)
-        if is_closed and not parts and held.record is not None:
+        # With parts, only one that it was given meanwhile, by whoever stored what was in flight.
+        if is_closed and held.record is not None and not (parts and held.record is whole):
             self._spool.ack(held.record)
         self._balance()
 
@@ -211,7 +220,8 @@ class Reservoir:
         if self._spool is None:
             return
         self._tell_of_spills()
-        self.save_unsaved()
+        # A sender that hangs does not give its batch back in time.
+        self.save_unsaved(in_flight_too=True)
         self._spool.sync()
         self._balance()
         self._spool.close()
@@ -232,6 +242,7 @@ class Reservoir:
 
     def after_fork_in_child(self) -> None:
         """Forget the parent's records."""
+        self._persist = self._configured
         if self._spool is not None:
             self._spool.after_fork_in_child()
 

@@ -45,7 +45,7 @@ from surgetank.presence import Presence, command, folder_for, service_name
 from surgetank.pressure import MemoryWatch
 from surgetank.spool.disk import Disk
 from surgetank.spool.filesystem import HAS_LOCKS, Filesystem, OsFilesystem
-from surgetank.spool.settings import SpoolConfig, is_homeless, resolve_spool
+from surgetank.spool.settings import SpoolConfig, is_homeless, names_folder, resolve_spool
 
 _logger: Final = logging.getLogger("surgetank")
 
@@ -320,6 +320,12 @@ class Tank:
         """Whether it takes no more telemetry."""
         return self._is_closed
 
+    def expect_kill(self) -> None:
+        """Deliver or store what is held, and go on; called at a SIGTERM that does not end the process, where a SIGKILL is to follow."""
+        for pipeline in self._pipelines.values():
+            pipeline.store_from_now_on()
+        self.force_flush()
+
     def force_flush(self, timeout: float = 5.0) -> bool:
         """
         Collect metrics, and deliver everything that was offered before this call.
@@ -457,9 +463,12 @@ class Tank:
 
     def _make_disk(self, given: SpoolConfig | None, filesystem: Filesystem | None) -> Disk | None:
         self._keeper = Loop("surgetank-spool", self._tend, nullcontext, is_threaded=self._is_threaded)
-        if all(limits.persist == "none" for limits in self._config.limits.values()):
-            return None
         environment = Environment()
+        limits = self._config.limits.values()
+        # What is only to be stored at the end goes to a folder that is there for others, or was named.
+        may_store = any(each.persist != "none" for each in limits) and names_folder(given, environment)
+        if not (may_store or any(each.is_stored for each in limits)):
+            return None
         if is_homeless(given, environment):
             line = "there is no home folder for a spool and SURGETANK_SPOOL_DIR names none; telemetry is held in memory"
             say(_logger, logging.WARNING, line)
@@ -508,6 +517,8 @@ class Tank:
         lifecycle.deliver_postponed()
 
     def _shut(self, signals: list[Signal], deadline: float) -> bool:
+        for signal in signals:
+            self._pipelines[signal].store_from_now_on()
         if Signal.METRICS in signals and self._metric_reader is not None:
             self._metric_reader.stop(COLLECT_SHARE * max(0.0, deadline - self._clock.monotonic()))
         pipelines = [self._pipelines[signal] for signal in signals]

@@ -253,8 +253,9 @@ def test_sigterm_in_the_middle_of_an_orderly_end_waits_for_it(collector):
     all_arrived(collector, 300)
 
 
-def test_a_shutdown_that_ctrl_c_interrupts_still_stores_what_it_can(tmp_path):
+def test_a_shutdown_that_ctrl_c_interrupts_still_stores_what_it_can(collector, tmp_path):
     """Nobody waits for the endpoint any more, and what is in memory goes to disk at once."""
+    collector.behave(behaviour.slow(30.0))
     code, (words,) = run(
         f"""
         spool = surgetank.SpoolConfig(dir={str(tmp_path / "spool")!r}, durability="memory")
@@ -268,7 +269,7 @@ def test_a_shutdown_that_ctrl_c_interrupts_still_stores_what_it_can(tmp_path):
         except KeyboardInterrupt:
             say(seconds=time.monotonic() - began, threads=[t.name for t in threading.enumerate()], **books(tank))
         """,
-        "http://127.0.0.1:9",
+        collector.endpoint,
         SURGETANK_PERSISTENCE_ENABLED="true",
     )
 

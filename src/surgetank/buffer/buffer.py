@@ -569,6 +569,11 @@ class Buffer:
         with self._lock, self._section:
             return list(self._queue)
 
+    def in_flight(self) -> list[HeldBatch]:
+        """Return the batches that are leased."""
+        with self._lock, self._section:
+            return list(self._leases.values())
+
     def attach(self, held: HeldBatch, record: StoredRecord) -> bool:
         """Note that a batch is on disk too; False when it has left memory meanwhile."""
         with self._lock, self._section:

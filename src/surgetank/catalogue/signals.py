@@ -62,7 +62,10 @@ _BUFFERS: Final[Mapping[str, tuple[str, str]]] = {
             "off; at the wall as `oldest`"
         ),
     ),
-    "persistence_enabled": ("", "sealed batches are stored in the spool; no: in memory only"),
+    "persistence_enabled": (
+        "",
+        "sealed batches are stored in the spool; no, where it is stated: never; metrics by default: at shutdown only",
+    ),
     "persist": ("", "which of them: `all`, or `critical` for those of the critical lane only"),
     "on_full": (
         "",
@@ -128,7 +131,7 @@ def _limit(signal: Signal, keyword: str, found: Effective) -> Any:
     if keyword == "max_batch_mb":
         return limits.max_batch_bytes / MEBIBYTE
     if keyword == "persistence_enabled":
-        return limits.persist != "none"
+        return limits.is_stored
     if keyword == "persist":
         return found.chosen[signal].persist
     return getattr(limits, keyword)

@@ -84,7 +84,7 @@ def tank() -> Iterator[Setting]:
     yield one(
         keyword="persistence_enabled",
         variables=("SURGETANK_PERSISTENCE_ENABLED",),
-        read=lambda found: any(limits.persist != "none" for limits in found.tank.limits.values()),
+        read=lambda found: any(limits.is_stored for limits in found.tank.limits.values()),
         default=True,
         permitted=YES_OR_NO,
         effect="no: nothing is stored, whatever the signals say",

@@ -23,7 +23,7 @@ from surgetank.errors import ConfigError
 from surgetank.model import Signal
 
 DropStrategy = Literal["oldest", "newest", "sampling"]
-Persist = Literal["none", "critical", "all"]
+Persist = Literal["none", "shutdown", "critical", "all"]
 OnFull = Literal["drop", "block"]
 DROP_STRATEGIES: Final = ("oldest", "newest", "sampling")
 PERSISTS: Final = ("critical", "all")
@@ -49,7 +49,9 @@ class BufferConfig:
             it acts as `oldest`. Default `oldest`; metrics `sampling`.
         persistence_enabled: Whether this signal's sealed batches are stored in the
             spool, so that they survive outages, restarts and crashes. Default
-            yes for spans and logs, no for metrics.
+            yes for spans and logs. Metrics, by default, are stored only at shutdown,
+            when they could not be delivered, where there is a spool. `False` keeps
+            a signal off the disk altogether.
         persist: Which of them: `all` (default), or `critical` for those of the
             critical lane only.
         circuit_breaker_threshold: Consecutive failures that open the breaker.
@@ -129,6 +131,11 @@ class SignalLimits:
     max_export_batch_size: int
     max_batch_bytes: int
     schedule_delay: float
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether batches are stored while the process runs, and not only what is left at its end."""
+        return self.persist in PERSISTS
 
 
 _COMMON_DEFAULTS: Final[Mapping[str, Any]] = {
@@ -234,7 +241,7 @@ def resolve_limits(signal: Signal, config: BufferConfig | None, environment: Env
         max_size=chosen.max_size,
         max_bytes=max_bytes,
         drop_strategy=chosen.drop_strategy,
-        persist=chosen.persist if chosen.persistence_enabled else "none",
+        persist=_persist(signal, config, environment, chosen),
         on_full="drop" if signal is Signal.METRICS else chosen.on_full,
         block_timeout=chosen.block_timeout,
         circuit_breaker_threshold=chosen.circuit_breaker_threshold,
@@ -244,6 +251,15 @@ def resolve_limits(signal: Signal, config: BufferConfig | None, environment: Env
         max_batch_bytes=min(int(chosen.max_batch_mb * MEBIBYTE), max_bytes // 8),
         schedule_delay=chosen.schedule_delay,
     )
+
+
+def _persist(signal: Signal, config: BufferConfig | None, environment: Environment, chosen: BufferConfig) -> Persist:
+    if chosen.persistence_enabled:
+        return chosen.persist or "all"
+    # Only somebody who says so forbids the disk; the default spares a healthy process the writes, and loses nothing at its end.
+    is_stated = getattr(config, "persistence_enabled", None) is not None
+    is_stated |= "persistence_enabled" in _read_own_limits(signal, environment)
+    return "none" if is_stated else "shutdown"
 
 
 def _read_own_limits(signal: Signal, environment: Environment) -> dict[str, Any]:

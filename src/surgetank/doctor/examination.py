@@ -91,7 +91,7 @@ def examine(wishes: Wishes, progress: Callable[[str], None]) -> Examination:
     loads, processes = _loads(effective, wishes)
     # What cannot be written holds nothing.
     is_stored = not any(each.check == SPOOL and each.state is State.FAILED for each in found)
-    is_stored &= any(limits.persist != "none" for limits in effective.tank.limits.values())
+    is_stored &= any(limits.is_stored for limits in effective.tank.limits.values())
     outlook = None
     if loads:
         outlook = forecast(

@@ -49,7 +49,7 @@ def check_spool(effective: Effective, root: str = "/") -> Iterator[Finding]:
         effective: The configuration.
         root: Where `/proc` is; another than `/` is a test's.
     """
-    if all(limits.persist == "none" for limits in effective.tank.limits.values()):
+    if not any(limits.is_stored for limits in effective.tank.limits.values()):
         yield ok(SPOOL, "Nothing is stored: all signals are held in memory only, as configured.")
         return
     if not HAS_LOCKS:

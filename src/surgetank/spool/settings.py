@@ -212,6 +212,11 @@ def _named_state(environment: Environment) -> str | None:
     return path if path is not None and os.path.isabs(path) else None
 
 
+def names_folder(given: SpoolConfig | None, environment: Environment) -> bool:
+    """Whether keyword or environment name a folder."""
+    return (given is not None and given.dir is not None) or bool(environment.text("SURGETANK_SPOOL_DIR"))
+
+
 def is_homeless(given: SpoolConfig | None, environment: Environment) -> bool:
     """
     Whether no folder is named and there is no home for a default one.
@@ -219,6 +224,6 @@ def is_homeless(given: SpoolConfig | None, environment: Environment) -> bool:
     So it is for a user without an entry in the system's list and without `HOME`, as containers have them. `~` would
     stay as it is, and a folder of that name would be made in whatever folder the application runs in.
     """
-    if (given is not None and given.dir is not None) or environment.text("SURGETANK_SPOOL_DIR"):
+    if names_folder(given, environment):
         return False
     return _named_state(environment) is None and not os.path.isabs(os.path.expanduser("~"))
