@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from surgetank.model import BreakerState, Clock, DropReason, Signal, SignalStats, TankStats
+from surgetank.model import INTENDED_DROPS, BreakerState, Clock, Signal, SignalStats, TankStats
 
 LATELY: Final = 60.0
 """So many seconds after the last loss a tank counts as losing."""
-# What is given up because somebody asked for it is no loss that anybody need act upon.
-INTENDED: Final = frozenset({DropReason.SAMPLED.value, DropReason.ALREADY_SHUTDOWN.value})
+INTENDED: Final = frozenset(reason.value for reason in INTENDED_DROPS)
+"""What is given up because somebody asked for it, as the books name it."""
 
 
 class HealthState(enum.Enum):

@@ -65,6 +65,10 @@ class DropReason(enum.Enum):
     """Offered after shutdown."""
 
 
+INTENDED_DROPS: Final = frozenset({DropReason.SAMPLED, DropReason.ALREADY_SHUTDOWN})
+"""What is given up because somebody asked for it: no loss that anybody need act upon."""
+
+
 class BreakerState(enum.Enum):
     """The circuit breaker's three states (`delivery/breaker.py`)."""
 

@@ -137,6 +137,8 @@ class Pipeline:
         # Re-entrant, for signal handlers.
         self._shutdown_lock = threads.new_rlock()
         self._is_ending = False
+        self._lost_before_end = 0
+        self._has_ended_cleanly = False
         self.is_shut_down = False
         """Whether shutdown has begun."""
         self._deadline = FOREVER
@@ -253,9 +255,21 @@ class Pipeline:
             self._worker.relax()
         return flush.has_succeeded
 
+    @property
+    def lost(self) -> int:
+        """Items given up so far that nobody wanted given up. A look without the lock."""
+        return self._buffer.lost
+
+    @property
+    def has_ended_cleanly(self) -> bool:
+        """Whether shutdown is over and nothing had to be given up in it."""
+        return self._has_ended_cleanly
+
     def store_from_now_on(self) -> None:
         """Store what cannot be delivered from now on, whatever the signal's default says: the process is ending."""
-        self._is_ending = True
+        if not self._is_ending:
+            self._is_ending = True
+            self._lost_before_end = self.lost
         self._reservoir.store_from_now_on()
 
     def begin_shutdown(self, deadline: float) -> Flush | None:
@@ -316,6 +330,7 @@ class Pipeline:
             self._reservoir.give_up()
         self._delivery_loop.join(min(JOIN_TIMEOUT, self._left_to_end()))
         given_up = self._buffer.abandon()
+        self._has_ended_cleanly = self.lost == self._lost_before_end
         self._sender.close()
         return given_up
 
@@ -339,10 +354,12 @@ class Pipeline:
             timeout: Seconds in all, whatever the endpoint does.
 
         Returns:
-            True if nothing had to be given up.
+            True if nothing had to be given up. A second call does nothing and returns what the first one did.
         """
         flush = self.begin_shutdown(self._clock.monotonic() + timeout)
-        return flush is None or self.end_shutdown(flush) == 0
+        if flush is not None:
+            self.end_shutdown(flush)
+        return self._has_ended_cleanly
 
     def before_fork(self) -> None:
         """Have the sender come to a state that can be copied."""

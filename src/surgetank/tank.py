@@ -186,6 +186,7 @@ class Tank:
         self._renew_locks()
         self._shared_deadline = float("-inf")
         self._has_reported = False
+        self._has_drawn_last = True
         lifecycle.watch(self, handle_sigterm=handle_sigterm)
         if self._disk is not None and self._disk.has_others():
             self._keeper.wake()
@@ -363,7 +364,8 @@ class Tank:
             timeout: Seconds for all signals together; default `shutdown_timeout`.
 
         Returns:
-            True if nothing had to be given up. A second call does nothing and returns True.
+            True if nothing had to be given up and the last metrics were collected in time. A second call does nothing
+            and returns what the first one did.
         """
         if self.is_entered_here() or is_own_thread():
             # See `force_flush`: end on another thread, as soon as the interrupted change is complete; without one, by the exit hook.
@@ -373,12 +375,12 @@ class Tank:
         deadline = self._clock.monotonic() + budget
         if not self._is_closed and not self.is_ending_here():
             # Before the lock, which a source that is shut down meanwhile asks for.
-            self._sources.draw(COLLECT_SHARE * budget)
+            self._has_drawn_last = self._sources.draw(COLLECT_SHARE * budget)
         # Another thread's shutdown may have a later deadline, and one that we interrupted cannot go on before we return.
         if self.is_ending_here() or not self._shutdown_lock.acquire(timeout=min(budget, REST_MAX)):
             return False
         try:
-            is_clean = self._shut(list(Signal), deadline)
+            is_clean = self._shut(list(Signal), deadline) and self._has_drawn_last
             lifecycle.forget(self)
             self._report()
         finally:
@@ -519,10 +521,11 @@ class Tank:
     def _shut(self, signals: list[Signal], deadline: float) -> bool:
         for signal in signals:
             self._pipelines[signal].store_from_now_on()
+        has_collected = True
         if Signal.METRICS in signals and self._metric_reader is not None:
-            self._metric_reader.stop(COLLECT_SHARE * max(0.0, deadline - self._clock.monotonic()))
+            left = max(0.0, deadline - self._clock.monotonic())
+            has_collected = self._metric_reader.stop(COLLECT_SHARE * left)
         pipelines = [self._pipelines[signal] for signal in signals]
-        given_up = 0
         begun: list[tuple[Pipeline, Flush]] = []
         try:
             # All begin before any is waited for: they deliver side by side.
@@ -533,7 +536,7 @@ class Tank:
             for pipeline, _ in begun:
                 pipeline.stop()
             for pipeline, flush in begun:
-                given_up += pipeline.end_shutdown(flush)
+                pipeline.end_shutdown(flush)
         except BaseException:
             # The application's signal handler raised out of the wait (Ctrl-C does). Nobody waits any more; no second
             # shutdown would do anything, so each is ended now: what can be stored, is.
@@ -544,7 +547,7 @@ class Tank:
         finally:
             if self._is_closed:
                 self._close_helpers()
-        return given_up == 0
+        return has_collected and all(pipeline.has_ended_cleanly for pipeline in pipelines)
 
     @property
     def _is_closed(self) -> bool:

@@ -37,6 +37,7 @@ from surgetank.config import SignalLimits
 from surgetank.model import (
     FAR,
     FOREVER,
+    INTENDED_DROPS,
     PARTIALLY_REJECTED,
     BreakerState,
     DropReason,
@@ -597,6 +598,12 @@ class Buffer:
     def recovered(self) -> int:
         """Items that were found on disk so far. A look without the lock."""
         return self._books.recovered
+
+    @property
+    def lost(self) -> int:
+        """Items given up so far, but for those that were to be given up. A look without the lock."""
+        # Copied in one step: another thread may add a reason meanwhile.
+        return sum(items for reason, items in list(self._books.dropped.items()) if reason not in INTENDED_DROPS)
 
     @property
     def has_had_items(self) -> bool:

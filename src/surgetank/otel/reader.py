@@ -82,6 +82,7 @@ class TankMetricReader(MetricReader):
         self._stretches = pipeline.limits.drop_strategy == "sampling"
         self._collection = 0
         self._is_shut_down = False
+        self._has_collected_last = True
         self._collect_lock = threads.new_lock()
         # Two threads may fork at the same time, and only one of them holds the lock.
         self._forking: set[int] = set()
@@ -108,13 +109,20 @@ class TankMetricReader(MetricReader):
         self._receive_metrics(metrics_data, timeout_millis)
         return MetricExportResult.SUCCESS
 
-    def stop(self, timeout: float) -> None:
-        """Collect a last time, in at most `timeout` seconds, and stop ticking."""
-        if self._is_shut_down:
-            return
-        self._is_shut_down = True
-        self._ticker.stop()
-        self.collect_within(timeout)
+    def stop(self, timeout: float) -> bool:
+        """
+        Collect a last time, in at most `timeout` seconds, and stop ticking.
+
+        Returns:
+            As `collect_within`; a second call does nothing and returns what the first one did.
+        """
+        if not self._is_shut_down:
+            self._is_shut_down = True
+            # Until it is known to have succeeded: the application's signal handler may raise out of the wait.
+            self._has_collected_last = False
+            self._ticker.stop()
+            self._has_collected_last = self.collect_within(timeout)
+        return self._has_collected_last
 
     def collect_within(self, timeout: float) -> bool:
         """
@@ -124,16 +132,19 @@ class TankMetricReader(MetricReader):
             timeout: Seconds to wait for it.
 
         Returns:
-            Whether the collection ended in time.
+            Whether the collection ended in time, without an error and without a loss at a limit.
         """
         if not is_registered(self):
             return True
         # The ticker's, too, which only the other loops ask for again.
         start_unstarted()
         done = threads.Gate()
+        lost = self._pipeline.lost
+        has_collected = False
 
         def collect() -> None:
-            self._collect_once(timeout)
+            nonlocal has_collected
+            has_collected = self._collect_once(timeout)
             done.open()
 
         try:
@@ -141,7 +152,7 @@ class TankMetricReader(MetricReader):
         except RuntimeError:
             # The interpreter is ending and starts no more threads.
             collect()
-        return done.wait(timeout)
+        return done.wait(timeout) and has_collected and self._pipeline.lost == lost
 
     def before_fork(self) -> None:
         """Let a collection end, so that the child does not inherit the SDK's locks held by a thread that it lacks."""
@@ -196,16 +207,19 @@ class TankMetricReader(MetricReader):
         self._skips_left = self._stretch - 1
         return False
 
-    def _collect_once(self, timeout: float) -> None:
+    def _collect_once(self, timeout: float) -> bool:
         if not self._collect_lock.acquire(timeout=max(0.0, min(timeout, threading.TIMEOUT_MAX))):
-            return
+            # Another collection hangs, or a process is being forked.
+            return False
         try:
             self.collect(timeout_millis=timeout * 1000)
         except Exception:
             # The user's callback, or the SDK's own time-out; the next collection is a new chance.
             say(_logger, logging.WARNING, "a metric collection failed", is_error=True)
+            return False
         finally:
             self._collect_lock.release()
+        return True
 
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> None:
         self._collection += 1

@@ -27,14 +27,14 @@ class Sources:
         self._flushes[flush] = None
 
     def draw(self, timeout: float) -> bool:
-        """Have all hand over what they hold; returns whether they did so in `timeout` seconds."""
+        """Have all hand over what they hold; returns whether they did so in `timeout` seconds, and none raised."""
         if not self._flushes:
             return True
         done = threading.Event()
+        failed: list[Callable[[], object]] = []
 
         def draw() -> None:
-            for flush in list(self._flushes):
-                _call(flush)
+            failed.extend(flush for flush in list(self._flushes) if not _succeeds(flush))
             done.set()
 
         try:
@@ -42,12 +42,14 @@ class Sources:
         except RuntimeError:
             # The interpreter is ending and starts no more threads.
             draw()
-        return done.wait(max(0.0, timeout))
+        return done.wait(max(0.0, timeout)) and not failed
 
 
-def _call(flush: Callable[[], object]) -> None:
+def _succeeds(flush: Callable[[], object]) -> bool:
     try:
         flush()
     except Exception:
         # A provider raises where an exporter of the application's fails; the others are drawn all the same.
         _logger.debug("flushing what stands before the tank failed", exc_info=True)
+        return False
+    return True
