@@ -296,7 +296,9 @@ def test_logs_go_by_severity_and_stay_with_their_trace():
     bodies = {
         record.body.string_value
         for batch in rig.sender.sent
-        for resource in ExportLogsServiceRequest.FromString(decompress(batch.body, batch.encoding)).resource_logs
+        for resource in ExportLogsServiceRequest.FromString(
+            decompress(batch.body, batch.encoding, batch.raw_size)
+        ).resource_logs
         for scope in resource.scope_logs
         for record in scope.log_records
         if not record.body.string_value.startswith("filler")

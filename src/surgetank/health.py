@@ -115,7 +115,10 @@ def _held(stats: TankStats) -> Iterator[str]:
         waiting = books.queued + books.in_flight + books.spooled
         # A signal with nothing to send keeps what its breaker has heard of others until it has something to try.
         if waiting and (books.breaker is not BreakerState.CLOSED or books.trouble):
-            yield f"{signal.value}: {waiting} held, the endpoint does not take them: {books.trouble or 'not tried yet'}"
+            wait = f"; it asked to be left alone for {books.retry_after:.0f} s more" if books.retry_after else ""
+            yield (
+                f"{signal.value}: {waiting} held, the endpoint does not take them: {books.trouble or 'not tried yet'}{wait}"
+            )
         elif books.stalled and books.spooled:
             yield f"{signal.value}: {books.spooled} wait on disk and are not sent: {books.stalled}"
     if stats.orphans_waiting:

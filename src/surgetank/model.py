@@ -331,6 +331,8 @@ class SignalStats:
     """The bytes of those requests, compressed: what memory, disk and network carry in an outage."""
     breaker: BreakerState = BreakerState.CLOSED
     """The circuit breaker's state."""
+    retry_after: float = 0.0
+    """Seconds, from now, for which the receiver has asked to be left alone; 0 when it has not."""
     stalled: str = ""
     """Why what waits on disk is not sent although the endpoint would take it; empty when it is."""
     trouble: str = ""

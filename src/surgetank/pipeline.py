@@ -194,6 +194,7 @@ class Pipeline:
             spool_bytes=self._reservoir.spool_bytes,
             oldest_age=self._oldest_age(),
             sampling_ratio=1.0 if self._thinning is None else 1 / 2**self._thinning.level,
+            retry_after=worker.receivers_wait(),
             stalled=self._reservoir.stalled,
             trouble="" if worker.trouble is None else _said(worker.trouble),
         )

@@ -51,6 +51,7 @@ SAMPLES = {
     "backoff_initial": [("0.7", 0.7)],
     "backoff_factor": [("1.7", 1.7)],
     "backoff_max": [("7", 7.0)],
+    "retry_after_max": [("70", 70.0)],
     "cooldown_initial": [("1.7", 1.7)],
     "cooldown_factor": [("2.7", 2.7)],
     "cooldown_max": [("70", 70.0)],

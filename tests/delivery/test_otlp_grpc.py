@@ -1,6 +1,7 @@
 """The gRPC sender against real servers on loopback: good ones, bad ones, TLS and forks."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from fakes.batches import batch
 from fakes.requests import span
 from servers import grpc as servers
+from servers.certificates import Authority
 from servers.grpc import GrpcServer, Hang, abort, respond
 from servers.http import HttpServer
 from servers.loopback import Loopback
@@ -62,7 +64,8 @@ def test_a_batch_goes_out_as_one_call_of_its_signals_service(opened, sender_for,
     """With the raw request, whatever it was sealed as, and the batch's own identity."""
     server = opened(GrpcServer())
     body = bytes(range(256)) * 40
-    sealed = replace(batch(body=compress([body], "gzip"), name="0123-4567", signal=kind), encoding="gzip")
+    outside = batch(body=compress([body], "gzip"), name="0123-4567", signal=kind)
+    sealed = replace(outside, encoding="gzip", raw_size=len(body))
 
     verdict = sender_for(server).send(sealed, 5.0)
 
@@ -441,6 +444,7 @@ def in_a_fork(child):
 # A server in the same process would have its threads inside gRPC when the process forks.
 SERVER = """
 import sys, threading
+from servers.certificates import Authority
 from servers.grpc import GrpcServer
 calls = threading.Event()
 def answer(call, context):
@@ -724,3 +728,66 @@ assert {is_told} or hubs == [None], hubs
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == "connection_refused\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (grpc.StatusCode.UNIMPLEMENTED, 'grpc: Decompressor is not installed for grpc-encoding "gzip"'),
+        (grpc.StatusCode.UNIMPLEMENTED, "Content is encoded with compression algorithm `gzip` which isn't supported"),
+        (grpc.StatusCode.INTERNAL, "Compression algorithm 'gzip' is disabled"),
+    ],
+)
+def test_a_server_that_takes_no_compression_gets_the_call_uncompressed(opened, sender_for, caplog, code, words):
+    """As over HTTP after a 415: in the same attempt, and said once."""
+    tries = []
+
+    def answer(call, context):
+        tries.append(call)
+        return abort(code, words)(call, context) if len(tries) == 1 else servers.succeed(call, context)
+
+    sender = sender_for(opened(GrpcServer(answer)), call_compression="gzip")
+
+    assert [sender.send(batch(), 5.0).outcome for _ in range(3)] == [Outcome.DELIVERED] * 3
+    assert len(tries) == 4
+    assert [record.name for record in caplog.records].count("surgetank.delivery") == 1
+
+
+def test_a_server_that_does_not_know_the_service_is_held(opened, sender_for):
+    """UNIMPLEMENTED for another reason is no matter of compression."""
+    server = opened(GrpcServer(methods=()))
+    assert sender_for(server, call_compression="gzip").send(batch(), 5.0).outcome is Outcome.HOLD
+
+
+def test_an_address_that_goes_on_failing_is_dialled_anew(opened, sender_for):
+    """The name may have moved to another host meanwhile."""
+    server = opened(GrpcServer(abort(grpc.StatusCode.UNAVAILABLE, "draining")))
+    sender = sender_for(server)
+
+    for _ in range(2 * otlp_grpc.REDIAL_AFTER + 1):
+        sender.send(batch(), 5.0)
+
+    assert len({call.peer for call in server.calls}) == 3
+
+
+def test_renewed_certificates_are_seen_by_the_next_channel(opened, sender_for, authority, tmp_path):
+    """The authority, and our own certificate with its key; files that are just being replaced are no mistake for good."""
+    server = opened(GrpcServer(credentials=authority.server_credentials(client_authority=authority)))
+    stranger = Authority(tmp_path)
+    certificate, key = stranger.client_files()
+    settings = {
+        "certificate_file": stranger.certificate_file,
+        "client_certificate_file": certificate,
+        "client_key_file": key,
+    }
+    sender = sender_for(server, scheme="https", **settings)
+    assert not sender.send(batch(), 5.0).reached
+
+    own_certificate, own_key = authority.client_files()
+    os.unlink(key)
+    assert failure(sender.send(batch(), 5.0))[:2] == (Outcome.HOLD, "tls")
+    shutil.copy(authority.certificate_file, stranger.certificate_file)
+    shutil.copy(own_certificate, certificate)
+    shutil.copy(own_key, key)
+
+    assert sender.send(batch(), 10.0).outcome is Outcome.DELIVERED

@@ -4,6 +4,7 @@ import gzip
 import logging
 import os
 import re
+import shutil
 import socket
 import sys
 import threading
@@ -21,6 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from fakes.batches import batch
 from servers import http
+from servers.certificates import Authority
 from servers.grpc import GrpcServer
 from servers.http import HttpServer
 from servers.loopback import Loopback
@@ -28,9 +30,10 @@ from servers.proxy import Proxy
 from surgetank._version import __version__
 from surgetank.clock import SystemClock
 from surgetank.config import OutletConfig
-from surgetank.delivery.otlp_http import RESPONSE_MAX, HttpSender
+from surgetank.delivery.otlp_http import REDIAL_AFTER, RESPONSE_MAX, HttpSender
 from surgetank.errors import ConfigError
 from surgetank.model import Outcome
+from surgetank.otlp.compression import compress
 
 # What a call may take beyond its time-out, on a busy machine (seconds).
 GRACE = 0.5
@@ -40,7 +43,11 @@ GRACE = 0.5
 def libraries_keep_quiet(caplog):
     """In every test of this file, whatever fails: the tank reports an outage itself, in one line."""
     yield
-    loud = [record for record in caplog.get_records("call") if record.levelno >= logging.WARNING]
+    loud = [
+        record
+        for record in caplog.get_records("call")
+        if record.levelno >= logging.WARNING and "(415)" not in record.getMessage()
+    ]
     assert not loud
 
 
@@ -1037,3 +1044,86 @@ def test_a_connection_whose_descriptors_the_application_has_closed_is_left_alone
     for number in files:
         os.close(number)
     assert server.garbled == []
+
+
+def packed(raw=b"request " * 500, encoding="gzip"):
+    """Return a batch that was sealed compressed."""
+    return replace(batch(body=compress([raw], encoding), name="packed"), encoding=encoding, raw_size=len(raw))
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_receiver_that_takes_no_compression_gets_the_request_uncompressed(opened, sender_for, caplog, encoding):
+    """At once, in the same attempt; what comes after it too, and one line says so."""
+    refuse = http.status(415, b"unsupported encoding")
+    server = opened(
+        HttpServer(lambda sock, r: (refuse if "content-encoding" in r.headers else http.status(200))(sock, r))
+    )
+    sender = sender_for(server)
+
+    verdicts = [sender.send(packed(encoding=encoding), 5.0).outcome for _ in range(3)]
+
+    assert verdicts == [Outcome.DELIVERED] * 3
+    assert [request.headers.get("content-encoding") for request in server.requests] == [encoding, None, None, None]
+    assert {request.body for request in server.requests[1:]} == {b"request " * 500}
+    [line] = [record.getMessage() for record in caplog.records if record.name == "surgetank.delivery"]
+    assert line.endswith(f"does not take {encoding} (415); requests to it go out uncompressed from now on")
+
+
+def test_a_receiver_that_refuses_the_type_itself_is_held(opened, sender_for):
+    """It takes JSON only, or is no receiver: people have to repair that, and nothing is lost until then."""
+    server = opened(HttpServer(http.status(415)))
+    sender = sender_for(server)
+
+    assert sender.send(packed(), 5.0).outcome is Outcome.HOLD
+    assert sender.send(batch(), 5.0).outcome is Outcome.HOLD
+
+
+@pytest.mark.parametrize("size", [100, 8 << 20])
+def test_a_login_page_is_not_delivery(opened, sender_for, size):
+    """However long it is, and longer than what is read of an answer."""
+    page = b"<html>" + b"x" * size
+    server = opened(HttpServer(http.status(200, page, content_type="text/html; charset=utf-8")))
+
+    verdict = sender_for(server).send(batch(), 5.0)
+
+    assert (verdict.outcome, verdict.cause, verdict.reached) == (Outcome.HOLD, "html", True)
+
+
+@pytest.mark.parametrize("status", [503, 429, 404])
+def test_an_address_that_goes_on_failing_on_a_kept_connection_is_dialled_anew(opened, sender_for, status):
+    """The name may have moved to another host meanwhile; only a new connection finds out."""
+    server = opened(HttpServer(http.status(status)))
+    sender = sender_for(server)
+
+    for _ in range(2 * REDIAL_AFTER + 1):
+        sender.send(batch(), 5.0)
+
+    assert server.connections == 3
+
+
+def test_a_name_that_has_moved_is_found_although_the_old_address_still_answers(opened, monkeypatch):
+    """Its connection is kept alive, and says 503 for ever."""
+    old, new = opened(HttpServer(http.status(503))), opened(HttpServer())
+    port = {"collector.test": old.port}
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, _, **more: real("127.0.0.1", port[host], **more))
+    sender = opened(
+        closing(HttpSender(OutletConfig(url="http://collector.test:4318/v1/traces", proxy=""), SystemClock()))
+    )
+    sender.send(batch(), 5.0)
+    port["collector.test"] = new.port
+
+    verdicts = [sender.send(batch(), 5.0).outcome for _ in range(REDIAL_AFTER)]
+
+    assert verdicts[-1] is Outcome.DELIVERED
+
+
+def test_a_renewed_authority_is_seen_by_the_next_connection(opened, sender_for, authority, tmp_path):
+    """Certificates are renewed while processes live."""
+    server, stranger = opened(HttpServer(tls=authority.server_context())), Authority(tmp_path)
+    sender = sender_for(server, scheme="https", certificate_file=stranger.certificate_file)
+    assert sender.send(batch(), 5.0).outcome is Outcome.HOLD
+
+    shutil.copy(authority.certificate_file, stranger.certificate_file)
+
+    assert sender.send(batch(), 5.0).outcome is Outcome.DELIVERED

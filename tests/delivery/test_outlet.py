@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from surgetank.config import Timing
 from surgetank.delivery.backoff import exponential
 from surgetank.delivery.outlet import Evidence, Outlet
@@ -41,13 +43,16 @@ def test_failures_space_out_the_attempts():
     assert waits == [0.5, 1.0, 2.0, 4.0, 4.0]
 
 
-def test_retry_after_is_kept_however_long():
-    """A receiver that asks for a day gets a day."""
+@pytest.mark.parametrize(("asked", "waited"), [(60.0, 60.0), (3600.0, 3600.0), (86_400.0, 3600.0), (1e18, 3600.0)])
+def test_retry_after_is_kept_up_to_a_ceiling(asked, waited):
+    """A receiver with a wrong clock may ask for a month: after an hour one batch goes out to see."""
     way_out = outlet()
 
-    attempt(way_out, retry(after=86_400.0), 0.0)
+    attempt(way_out, retry(after=asked), 0.0)
 
-    assert way_out.allowed_at() == 86_400.0
+    assert way_out.allowed_at() == waited
+    assert way_out.receivers_wait(10.0) == waited - 10.0
+    assert way_out.receivers_wait(waited + 1.0) == 0.0
 
 
 def test_retry_after_zero_does_not_undercut_the_backoff():

@@ -50,7 +50,7 @@ def span_batch(numbers):
 
 def spans_in(batch):
     """Return the spans in a batch as official messages, in order."""
-    message = ExportTraceServiceRequest.FromString(decompress(batch.body, batch.encoding))
+    message = ExportTraceServiceRequest.FromString(decompress(batch.body, batch.encoding, batch.raw_size))
     return [span for resource in message.resource_spans for scope in resource.scope_spans for span in scope.spans]
 
 

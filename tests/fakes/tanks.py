@@ -18,7 +18,9 @@ class Received:
 
     def _requests(self, signal, kind):
         return [
-            kind.FromString(decompress(batch.body, batch.encoding)) for batch in self.batches if batch.signal is signal
+            kind.FromString(decompress(batch.body, batch.encoding, batch.raw_size))
+            for batch in self.batches
+            if batch.signal is signal
         ]
 
     def span_requests(self):

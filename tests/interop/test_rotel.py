@@ -93,7 +93,7 @@ class Recorder:
         send = sender.send
 
         def remember(batch, timeout):
-            raw = decompress(batch.body, batch.encoding)
+            raw = decompress(batch.body, batch.encoding, batch.raw_size)
             self.sent.append((batch.signal, REQUESTS[batch.signal].FromString(raw)))
             return send(batch, timeout)
 

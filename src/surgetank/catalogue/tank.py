@@ -71,6 +71,10 @@ _TIMING: Final[Mapping[str, tuple[str, str]]] = {
     "backoff_initial": ("seconds", "the first wait after a failure"),
     "backoff_factor": ("times", "each further wait is so much longer"),
     "backoff_max": ("seconds", "and no longer than this; at least `backoff_initial`"),
+    "retry_after_max": (
+        "seconds",
+        "the longest that a receiver is left alone because it asked to (`Retry-After`); then one batch goes out",
+    ),
     "cooldown_initial": ("seconds", "the first rest of an open breaker, before one probe"),
     "cooldown_factor": ("times", "each further rest is so much longer"),
     "cooldown_max": ("seconds", "and no longer than this; at least `cooldown_initial`"),

@@ -27,6 +27,8 @@ class Timing:
     cooldown_initial: float = 1.0
     cooldown_factor: float = 2.0
     cooldown_max: float = 30.0
+    retry_after_max: float = 3600.0
+    """The longest that a receiver is left alone because it asked to (`Retry-After`, `RetryInfo`); then one batch goes out."""
     jitter: float = 0.2
     """Each wait is drawn from `1 - jitter` to `1 + jitter` times its nominal length."""
 
@@ -44,12 +46,13 @@ TIMING_RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "cooldown_initial": (0.001, _DAY),
     "cooldown_factor": (1, 10),
     "cooldown_max": (0.001, _DAY),
+    "retry_after_max": (0.0, _DAY),
     "jitter": (0, 0.9),
 }
 
 
 def resolve_timing(given: Timing | None, environment: Environment) -> Timing:
-    """Return what was given, or the defaults with `SURGETANK_BACKOFF_*`, `SURGETANK_COOLDOWN_*` and `SURGETANK_JITTER`."""
+    """Return what was given, or the defaults with `SURGETANK_BACKOFF_*`, `SURGETANK_COOLDOWN_*`, `SURGETANK_RETRY_AFTER_MAX` and `SURGETANK_JITTER`."""
     if given is not None:
         return given
     read = {

@@ -76,7 +76,7 @@ def halve(held: HeldBatch) -> tuple[HeldBatch, HeldBatch]:
         ValueError: The bytes are not a request of the batch's signal.
     """
     batch = held.batch
-    raw = decompress(batch.body, batch.encoding)
+    raw = decompress(batch.body, batch.encoding, batch.raw_size)
     first, second = split(raw, batch.signal)
     return _part(held, "a", *first), _part(held, "b", *second)
 

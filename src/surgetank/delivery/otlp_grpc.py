@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import re
 from typing import Any, Final
@@ -26,6 +27,7 @@ from surgetank.config import OutletConfig
 from surgetank.delivery import verdicts
 from surgetank.delivery.credentials import BATCH_ID_HEADER, USER_AGENT, basic, check_tls_files
 from surgetank.errors import ConfigError
+from surgetank.lines import say
 from surgetank.model import Batch, Clock, Outcome, Signal, Verdict
 from surgetank.otlp.compression import decompress
 
@@ -34,6 +36,8 @@ from surgetank.otlp.compression import decompress
 with contextlib.suppress(ImportError):
     importlib.import_module("grpc._channel")
 
+_logger: Final = logging.getLogger("surgetank.delivery")
+
 METHODS: Final = {
     Signal.SPANS: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     Signal.METRICS: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
@@ -41,6 +45,9 @@ METHODS: Final = {
 }
 # The most of a response that is taken; the OTLP specification has clients limit it to 4 MiB.
 RESPONSE_MAX: Final = 4 * 1024 * 1024
+
+# Failures in a row after which the next attempt has a new channel, which asks the name server and reads the certificates anew.
+REDIAL_AFTER: Final = 3
 
 # How long a fork waits for the answer to a call under way (seconds), and then for the call that was broken off.
 FORK_PATIENCE: Final = 0.2
@@ -92,6 +99,9 @@ _PREAMBLE: Final = re.compile(
     r"^failed to connect to all addresses; last error: [A-Z]+: (ipv[46]:\S+: )?(Failed to connect to remote host: )?"
 )
 
+# What servers say of a compression that they do not know: C++ and Python, Go, Java, Rust.
+_ENCODING_REFUSED: Final = re.compile(r"compress|grpc-encoding|content is encoded", re.IGNORECASE)
+
 # An attempt that ends this close (seconds) to its deadline was ended by it, and not by the server's own.
 _NEAR: Final = 0.02
 
@@ -123,7 +133,12 @@ class GrpcSender:
         self._clock = clock
         url = urlsplit(outlet.url)
         self._target = _target(url)
-        self._credentials = _credentials(outlet) if url.scheme == "https" else None
+        self._outlet = outlet
+        self._is_secure = url.scheme == "https"
+        if self._is_secure:
+            check_tls_files(outlet)
+        self._failures = 0
+        """In a row, since the channel was made or one attempt did not fail."""
         self._options = [*_OPTIONS, *_proxy_options(outlet.proxy)]
         self._compression = _COMPRESSIONS[outlet.call_compression]
         headers = dict(outlet.headers)
@@ -148,21 +163,41 @@ class GrpcSender:
             said = "a forked child cannot use gRPC where GRPC_ENABLE_FORK_SUPPORT is off"
             return verdicts.of_failure("fork", said, is_repairable=True)
         try:
-            request = decompress(batch.body, batch.encoding)
+            request = decompress(batch.body, batch.encoding, batch.raw_size)
         except ValueError as error:
             return Verdict(outcome=Outcome.PERMANENT, cause="unreadable", reached=False, message=str(error))
         with self._gate:
             deadline = self._clock.monotonic() + timeout
-            channel = self._begin()
+            try:
+                channel = self._begin()
+            except OSError as error:
+                message = f"a certificate or key file cannot be read: {error.strerror}"
+                return verdicts.of_failure("tls", message, is_repairable=True)
             try:
                 verdict = self._call(channel, request, batch, timeout)
-            except grpc.RpcError as error:
-                verdict = self._judge(error, is_late=self._clock.monotonic() > deadline - _NEAR)
+                if self._has_refused_compression(verdict):
+                    self._compression = grpc.Compression.NoCompression
+                    line = "%s does not take compressed requests; they go out uncompressed from now on"
+                    say(_logger, logging.WARNING, line, self._target.removeprefix("dns:///"))
+                    verdict = self._call(channel, request, batch, max(0.0, deadline - self._clock.monotonic()))
             except ValueError as error:
                 # The channel was closed by `abort` before the call began.
                 verdict = verdicts.of_failure("timeout", str(error))
-            self._end(channel, may_be_kept=verdict.reached)
+            self._failures = self._failures + 1 if verdict.outcome.has_failed else 0
+            # An address that was taken out of service may go on answering UNAVAILABLE on a connection that is kept.
+            is_to_be_dialled_anew = self._failures >= REDIAL_AFTER
+            if is_to_be_dialled_anew:
+                self._failures = 0
+            self._end(channel, may_be_kept=verdict.reached and not is_to_be_dialled_anew)
         return verdict
+
+    def _has_refused_compression(self, verdict: Verdict) -> bool:
+        # It has no code of its own: UNIMPLEMENTED by gRPC's specification, INTERNAL in some servers.
+        return (
+            self._compression is not grpc.Compression.NoCompression
+            and verdict.cause in ("UNIMPLEMENTED", "INTERNAL", "INVALID_ARGUMENT")
+            and _ENCODING_REFUSED.search(verdict.message) is not None
+        )
 
     def abort(self) -> None:
         """Close the channel under a `send` that waits on it, so that it returns at once; thread-safe, never raises."""
@@ -219,10 +254,11 @@ class GrpcSender:
         with self._lock:
             if self._channel is None:
                 _is_used = True
-                if self._credentials is None:
-                    self._channel = grpc.insecure_channel(self._target, self._options)
+                if self._is_secure:
+                    # Read anew: certificates are renewed while processes live.
+                    self._channel = grpc.secure_channel(self._target, _credentials(self._outlet), self._options)
                 else:
-                    self._channel = grpc.secure_channel(self._target, self._credentials, self._options)
+                    self._channel = grpc.insecure_channel(self._target, self._options)
             self._calling, self._is_cut = self._channel, False
             return self._channel
 
@@ -240,7 +276,11 @@ class GrpcSender:
         # Without serialisers, bytes go out and come in as they are.
         export: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHODS[batch.signal])
         metadata = (*self._metadata, (BATCH_ID_HEADER, batch.id))
-        body = export(request, timeout=timeout, metadata=metadata, compression=self._compression)
+        deadline = self._clock.monotonic() + timeout
+        try:
+            body = export(request, timeout=timeout, metadata=metadata, compression=self._compression)
+        except grpc.RpcError as error:
+            return self._judge(error, is_late=self._clock.monotonic() > deadline - _NEAR)
         return verdicts.of_grpc("OK", details="", status=b"", body=body, items=batch.items)
 
     def _judge(self, error: Any, *, is_late: bool) -> Verdict:
@@ -267,7 +307,7 @@ def _target(url: SplitResult) -> str:
 
 
 def _credentials(outlet: OutletConfig) -> grpc.ChannelCredentials:
-    check_tls_files(outlet)
+    """Return what the files hold now. Raises OSError."""
     return grpc.ssl_channel_credentials(
         root_certificates=_content(outlet.certificate_file),
         private_key=_content(outlet.client_key_file or outlet.client_certificate_file),

@@ -9,6 +9,7 @@ no answer is ever taken for another batch's; a forked child waits for no lock of
 from __future__ import annotations
 
 import http.client
+import logging
 import socket
 import ssl
 import zlib
@@ -34,11 +35,17 @@ from surgetank.delivery import verdicts
 from surgetank.delivery.credentials import BATCH_ID_HEADER, USER_AGENT, basic, check_tls_files
 from surgetank.delivery.line import Line, pool_classes
 from surgetank.errors import ConfigError
+from surgetank.lines import say
 from surgetank.model import Batch, Clock, Verdict
+from surgetank.otlp.compression import decompress
+
+_logger: Final = logging.getLogger("surgetank.delivery")
 
 # The most of a response that is looked at; the OTLP specification has clients limit it to 4 MiB.
 RESPONSE_MAX: Final = 4 * 1024 * 1024
 _READ_STEP: Final = 64 * 1024
+# Failures in a row after which the next attempt dials anew, and asks the name server.
+REDIAL_AFTER: Final = 3
 
 # zlib's window size, and 32 for "gzip or zlib, whichever the header says".
 _EITHER_HEADER: Final = 32 + zlib.MAX_WBITS
@@ -69,6 +76,11 @@ class HttpSender:
         self._proxy = _proxy_for(url, outlet.proxy)
         if url.scheme == "https":
             check_tls_files(outlet)
+        self._place = f"{url.scheme}://{url.netloc.rpartition('@')[2]}" if url.netloc else outlet.url
+        self._takes_compressed = True
+        """Whether the receiver has not refused compression (415)."""
+        self._failures = 0
+        """In a row, since the connection was dialled or one attempt did not fail."""
         self._line = Line(clock)
         self._manager = self._make_manager()
         self.content_type = ""
@@ -83,35 +95,74 @@ class HttpSender:
             timeout: Seconds for everything together. Two things can take longer: a name server that does
                 not answer, and a server that drips the head of its answer or a TLS handshake; `abort` ends the latter.
         """
-        headers = {**self._headers, BATCH_ID_HEADER: batch.id}
-        if batch.encoding != "identity":
-            headers["content-encoding"] = batch.encoding
         self._line.begin(timeout)
         try:
-            response = self._manager.urlopen(
-                "POST",
-                self._url,
-                body=batch.body,
-                headers=headers,
-                timeout=Timeout(total=timeout),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
-            self.content_type = response.headers.get("content-type", "")
-            return verdicts.of_http(
-                response.status,
-                retry_after=response.headers.get("retry-after"),
-                body=self._read(response),
-                items=batch.items,
-                now=self._clock.now(),
-            )
+            verdict = self._post(batch, *self._on_the_wire(batch))
+            if self._has_refused_encoding(verdict) and self._takes_compressed and batch.encoding != "identity":
+                verdict = self._post_uncompressed(batch)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             self._line.drop()
-            return _judge(TimeoutError("broken off") if self._line.is_cut else error)
+            verdict = _judge(TimeoutError("broken off") if self._line.is_cut else error)
         finally:
             self._line.end()
+        self._count(verdict)
+        return verdict
+
+    def _on_the_wire(self, batch: Batch) -> tuple[bytes, str]:
+        """Return a batch's bytes and their encoding: as they are, but for a receiver that takes no compression."""
+        if self._takes_compressed or batch.encoding == "identity":
+            return batch.body, batch.encoding
+        return decompress(batch.body, batch.encoding, batch.raw_size), "identity"
+
+    def _has_refused_encoding(self, verdict: Verdict) -> bool:
+        return verdict.cause == str(verdicts.UNSUPPORTED_ENCODING)
+
+    def _post_uncompressed(self, batch: Batch) -> Verdict:
+        """Post what was refused compressed; where that is not refused, everything after it goes out uncompressed, too."""
+        verdict = self._post(batch, decompress(batch.body, batch.encoding, batch.raw_size), "identity")
+        if not self._has_refused_encoding(verdict):
+            self._takes_compressed = False
+            line = "%s does not take %s (415); requests to it go out uncompressed from now on"
+            say(_logger, logging.WARNING, line, self._place, batch.encoding)
+        return verdict
+
+    def _post(self, batch: Batch, body: bytes, encoding: str) -> Verdict:
+        """Post once, and judge the answer; raises what urllib3 raises."""
+        headers = {**self._headers, BATCH_ID_HEADER: batch.id}
+        if encoding != "identity":
+            headers["content-encoding"] = encoding
+        response = self._manager.urlopen(
+            "POST",
+            self._url,
+            body=body,
+            headers=headers,
+            timeout=Timeout(total=self._line.time_left()),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
+        )
+        self.content_type = response.headers.get("content-type", "")
+        return verdicts.of_http(
+            response.status,
+            retry_after=response.headers.get("retry-after"),
+            body=self._read(response),
+            items=batch.items,
+            now=self._clock.now(),
+            date=response.headers.get("date"),
+            content_type=self.content_type,
+        )
+
+    def _count(self, verdict: Verdict) -> None:
+        """
+        Let go of the connection after a few failures on it, so that the next attempt asks the name server again.
+
+        An address that was taken out of service may go on answering 503 on a connection that is kept.
+        """
+        self._failures = self._failures + 1 if verdict.outcome.has_failed else 0
+        if self._failures >= REDIAL_AFTER:
+            self._failures = 0
+            self.close()
 
     def abort(self) -> None:
         """Cut the live connection, so that a `send` that waits on it returns at once; thread-safe, never raises."""
@@ -152,8 +203,8 @@ class HttpSender:
         manager.pool_classes_by_scheme = pool_classes(self._line)
         return manager
 
-    def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        """Return a response's body; one that is too long, too late or garbled counts as empty: the status says enough."""
+    def _read(self, response: urllib3.BaseHTTPResponse) -> bytes | None:
+        """Return a response's body; None for one that is too long, too late or garbled: the status says enough."""
         body = bytearray()
         try:
             # After a 1xx the answer proper may still come, and would be taken for the next batch's.
@@ -167,19 +218,19 @@ class HttpSender:
         except (HTTPError, OSError, http.client.HTTPException, ValueError, zlib.error):
             pass
         response.close()
-        return b""
+        return None
 
 
-def _inflated(body: bytes, encoding: str) -> bytes:
-    """Undo an encoding that we did not ask for; what would be longer than the limit counts as empty."""
+def _inflated(body: bytes, encoding: str) -> bytes | None:
+    """Undo an encoding that we did not ask for; None for what would be longer than the limit, or is not known."""
     encoding = encoding.strip().lower() or "identity"
-    if encoding == "identity":
+    if encoding == "identity" or not body:
         return body
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        return b""
+        return None
     inflater = zlib.decompressobj(_EITHER_HEADER)
     inflated = inflater.decompress(body, RESPONSE_MAX)
-    return b"" if inflater.unconsumed_tail else inflated
+    return None if inflater.unconsumed_tail else inflated
 
 
 def _judge(error: BaseException) -> Verdict:

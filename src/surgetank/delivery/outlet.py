@@ -2,7 +2,8 @@
 
 Owns: the breaker, the pacer, and the moments before which nothing may be sent.
 Threads: none of its own; the pipeline's lock guards it. It does no I/O and is told the time.
-Invariants: a moment that the receiver named is never undercut, neither by a flush nor by shutdown.
+Invariants: a moment that the receiver named is never undercut, neither by a flush nor by shutdown, unless it is further
+away than `Timing.retry_after_max`.
 """
 
 from __future__ import annotations
@@ -57,6 +58,10 @@ class Outlet:
         """Return the moment (monotonic seconds) from which a batch may be sent; infinity while a probe is out."""
         pace = float("-inf") if self._hurried else self.pacer.allowed_at()
         return max(self.breaker.allowed_at(), self._backoff_until, self._receiver_says, pace)
+
+    def receivers_wait(self, now: float) -> float:
+        """Return the seconds for which the receiver has asked to be left alone, from now; 0 when it has not."""
+        return max(0.0, self._receiver_says - now)
 
     def begin(self, now: float) -> None:
         """Note that a batch is being sent."""
@@ -115,5 +120,6 @@ class Outlet:
         if self._hurried:
             self.breaker.hasten(self._backoff_until)
         if verdict.retry_after is not None:
-            self._receiver_says = max(self._receiver_says, now + verdict.retry_after)
+            wait = min(verdict.retry_after, timing.retry_after_max)
+            self._receiver_says = max(self._receiver_says, now + wait)
         return None if verdict.reached else Evidence.UNREACHABLE

@@ -4,9 +4,11 @@ Owns: no state. Threads: any.
 Invariants: total over all answers; `Verdict.retry_after` is None or a finite number of seconds from 0.
 
 The retryable statuses are OTLP/HTTP's (429, 502, 503, 504) and those that servers and
-proxies use for passing faults all the same (408, 500, other 5xx). What people
-repair without touching the application (credentials, routes, redirects) is held like an
-outage. Everything else will not be better next time.
+proxies use for passing faults all the same (408, 425, 499, 500, other 5xx). Whatever people
+repair without touching the application (credentials, routes, redirects, proxies, plans) is held like an
+outage: every 4xx that is not about the request's content, and the 5xx that are about the server's abilities. Only
+what says that this request is wrong (400, 409, 422) is refused for good. A web page is nobody's
+receipt, whatever its status: captive portals and login pages answer 200.
 
 For gRPC the same is done by status code. Where that differs from OTLP's table: UNKNOWN and INTERNAL are retried, for
 they are what a server's crash and a broken stream look like (a batch that is refused by itself is found out by its
@@ -30,25 +32,35 @@ from surgetank.otlp.fields import Field, fields
 from surgetank.otlp.wire import INT64_MAX, LENGTH_DELIMITED, VARINT
 
 STATUS_OUTCOMES: Final[Mapping[int, Outcome]] = {
-    401: Outcome.HOLD,
-    403: Outcome.HOLD,
-    404: Outcome.HOLD,
-    405: Outcome.HOLD,
-    407: Outcome.HOLD,
-    408: Outcome.RETRY,
+    # This request is wrong.
+    400: Outcome.PERMANENT,
+    409: Outcome.PERMANENT,
+    422: Outcome.PERMANENT,
     413: Outcome.SPLIT,
+    # Not now.
+    408: Outcome.RETRY,
+    425: Outcome.RETRY,
     429: Outcome.RETRY,
-    501: Outcome.PERMANENT,
-    505: Outcome.PERMANENT,
+    499: Outcome.RETRY,
+    # The server cannot do this at all, or a portal wants a login first.
+    501: Outcome.HOLD,
+    505: Outcome.HOLD,
+    510: Outcome.HOLD,
+    511: Outcome.HOLD,
 }
 # For the rest, by the hundreds. A 1xx as a final answer is a broken peer.
 CLASS_OUTCOMES: Final[Mapping[int, Outcome]] = {
     1: Outcome.RETRY,
     2: Outcome.DELIVERED,
     3: Outcome.HOLD,
-    4: Outcome.PERMANENT,
+    4: Outcome.HOLD,
     5: Outcome.RETRY,
 }
+UNSUPPORTED_ENCODING: Final = 415
+"""What a receiver answers that does not take the request's compression."""
+# With one of these an answer is a page for people.
+_PAGES: Final = ("text/html", "application/xhtml+xml")
+_PAGE_BEGINS: Final = (b"<!doctype html", b"<html")
 
 GRPC_OUTCOMES: Final[Mapping[str, Outcome]] = {
     "OK": Outcome.DELIVERED,
@@ -60,7 +72,7 @@ GRPC_OUTCOMES: Final[Mapping[str, Outcome]] = {
     "ALREADY_EXISTS": Outcome.PERMANENT,
     "PERMISSION_DENIED": Outcome.HOLD,
     "RESOURCE_EXHAUSTED": Outcome.RETRY,
-    "FAILED_PRECONDITION": Outcome.PERMANENT,
+    "FAILED_PRECONDITION": Outcome.HOLD,
     "ABORTED": Outcome.RETRY,
     "OUT_OF_RANGE": Outcome.RETRY,
     "UNIMPLEMENTED": Outcome.HOLD,
@@ -80,28 +92,51 @@ _NANOSECOND: Final = 1e-9
 MESSAGE_MAX: Final = 200
 
 
-def of_http(status: int, *, retry_after: str | None, body: bytes, items: int, now: float) -> Verdict:
+def of_http(
+    status: int,
+    *,
+    retry_after: str | None,
+    body: bytes | None,
+    items: int,
+    now: float,
+    date: str | None = None,
+    content_type: str = "",
+) -> Verdict:
     """
     Judge an HTTP answer.
 
     Args:
         status: The status code.
         retry_after: The `Retry-After` header as received.
-        body: The response's body, decompressed.
+        body: The response's body, decompressed; None for one that could not be read, or is too long.
         items: Items in the request; a receiver cannot reject more.
-        now: Seconds since the epoch, for a `Retry-After` that is a date.
+        now: Seconds since the epoch, for a `Retry-After` that is a date where the answer has none of its own.
+        date: The `Date` header as received: the receiver's clock, by which it named a date.
+        content_type: The `Content-Type` header as received.
     """
     outcome = STATUS_OUTCOMES.get(status) or CLASS_OUTCOMES.get(status // 100, Outcome.RETRY)
     if outcome is Outcome.DELIVERED:
-        said = partial_success.parse(body)
+        if _is_page(content_type, body):
+            message = "a web page answered, and no receiver: a login page or a proxy's"
+            return Verdict(outcome=Outcome.HOLD, cause="html", message=message)
+        said = partial_success.parse(body or b"")
         rejected = min(max(said.rejected, 0), items)
         return Verdict(outcome=outcome, cause=str(status), rejected=rejected, message=_shortened(said.message))
+    has_to_wait = outcome is Outcome.RETRY
     return Verdict(
         outcome=outcome,
         cause=str(status),
-        retry_after=parse_retry_after(retry_after, now) if outcome is Outcome.RETRY else None,
-        message=_shortened(_explanation(body)),
+        retry_after=parse_retry_after(retry_after, _moment(date, now)) if has_to_wait else None,
+        message=_shortened(_explanation(body or b"")),
     )
+
+
+def _is_page(content_type: str, body: bytes | None) -> bool:
+    """Whether a body is a web page; an empty one is nothing at all, whatever it is called."""
+    if body == b"":
+        return False
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind in _PAGES or (body or b"").lstrip()[:20].lower().startswith(_PAGE_BEGINS)
 
 
 def of_grpc(code: str, *, details: str, status: bytes, body: bytes, items: int) -> Verdict:
@@ -190,15 +225,20 @@ def _messages(data: bytes, start: int, end: int, number: int) -> Iterator[Field]
 
 
 def _seconds_until(date: str, now: float) -> float | None:
+    moment = _moment(date, math.nan)
+    return max(0.0, moment - now) if math.isfinite(moment - now) else None
+
+
+def _moment(date: str | None, otherwise: float) -> float:
+    """Return a header's date in seconds since the epoch; `otherwise` for what is none."""
     try:
-        moment = parsedate_to_datetime(date)
+        moment = parsedate_to_datetime(date or "")
         if moment.tzinfo is None:
             # The forms without a zone are in UTC by definition.
             moment = moment.replace(tzinfo=timezone.utc)
-        seconds = moment.timestamp() - now
+        return moment.timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+        return otherwise
 
 
 def _explanation(body: bytes) -> str:

@@ -119,6 +119,10 @@ class Worker:
         """Whether the last attempt failed or the breaker is not closed."""
         return self._outlet.is_closed_off
 
+    def receivers_wait(self) -> float:
+        """Return the seconds for which the receiver has asked to be left alone, from now. A look without the lock."""
+        return self._outlet.receivers_wait(self._clock.monotonic())
+
     def step(self) -> float:
         """
         Send at most one batch.

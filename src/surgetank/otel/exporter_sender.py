@@ -113,7 +113,7 @@ class ExporterSender:
         if known is not None:
             return known
         try:
-            items = _DECODERS[self._signal](decompress(batch.body, batch.encoding))
+            items = _DECODERS[self._signal](decompress(batch.body, batch.encoding, batch.raw_size))
         except ValueError as error:
             return Verdict(outcome=Outcome.REJECTED, cause="undecodable", message=str(error)[:200])
         call = self._running = self._call(lambda: self._export(items, timeout), batch.id)

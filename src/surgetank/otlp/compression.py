@@ -1,8 +1,8 @@
 """Compression of a request's body, piece by piece.
 
 Owns: no state. Threads: any.
-Invariants: `decompress(compress(pieces, e), e) == b"".join(pieces)`; what
-`compress` returns takes no more memory than it says.
+Invariants: `decompress(compress(pieces, e), e, size) == b"".join(pieces)`; what `compress` returns takes no more memory than
+it says; no body, whoever wrote it, makes `decompress` take more than its batch's size allows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ from typing import Final
 _LEVEL: Final = 1
 # zlib's window bits also choose the wrapper: 31 is gzip, 15 is zlib, which HTTP calls deflate.
 _WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
+
+RAW_MAX: Final = 256 * 1024 * 1024
+"""Bytes of the longest message that is made of a compressed one."""
+# What the frames around groups of items come to at least; a group has an item, which is as long as its frames.
+_FRAMES: Final = 4096
 
 
 def compress(pieces: Iterable[bytes], encoding: str) -> bytes:
@@ -36,22 +41,34 @@ def compress(pieces: Iterable[bytes], encoding: str) -> bytes:
     return b"".join(chunks)
 
 
-def decompress(body: bytes, encoding: str) -> bytes:
+def decompress(body: bytes, encoding: str, raw_size: int) -> bytes:
     """
     Undo `compress`.
 
+    Args:
+        body: What it returned.
+        encoding: As it was given.
+        raw_size: About the bytes of the message, as its batch says: without the frames around its groups. Nothing much longer
+            is made, nor anything longer than `RAW_MAX`, whatever body and batch claim: they may be from a file that
+            somebody else wrote.
+
     Raises:
-        ValueError: The encoding is unknown, or the body is not, or not wholly, of that encoding.
+        ValueError: The encoding is unknown, or the body is not, or not wholly, of that encoding, or too long.
     """
+    most = min(2 * raw_size + _FRAMES, RAW_MAX)
     if encoding == "identity":
-        return body
-    decompressor = zlib.decompressobj(_window_bits(encoding))
-    try:
-        raw = decompressor.decompress(body) + decompressor.flush()
-    except zlib.error as error:
-        raise ValueError(f"the body is not {encoding}: {error}") from None
-    if not decompressor.eof or decompressor.unused_data:
-        raise ValueError(f"the body is not one whole {encoding} stream")
+        raw = body
+    else:
+        decompressor = zlib.decompressobj(_window_bits(encoding))
+        try:
+            # One more, by which a longer one is told.
+            raw = decompressor.decompress(body, most + 1)
+        except zlib.error as error:
+            raise ValueError(f"the body is not {encoding}: {error}") from None
+        if len(raw) <= most and (not decompressor.eof or decompressor.unused_data):
+            raise ValueError(f"the body is not one whole {encoding} stream")
+    if len(raw) > most:
+        raise ValueError(f"the body is far longer than the {raw_size} bytes that its batch says")
     return raw
 
 

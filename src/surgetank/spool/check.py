@@ -283,7 +283,7 @@ def _check_letter(filesystem: Filesystem, path: str) -> Iterator[Finding]:
     try:
         said, batch = parse(read_whole(filesystem, path))
         if not said.get("key_id"):
-            decompress(batch.body, batch.encoding)
+            decompress(batch.body, batch.encoding, batch.raw_size)
     except FileNotFoundError:
         return  # It has given way to a newer one.
     except OSError as error:

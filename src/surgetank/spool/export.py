@@ -166,7 +166,7 @@ class Export:
             self.locked[key_id] = self.locked.get(key_id, 0) + batch.items
             return
         try:
-            line = otlp_json.line(decompress(body, batch.encoding), batch.signal)
+            line = otlp_json.line(decompress(body, batch.encoding, batch.raw_size), batch.signal)
         except ValueError as error:
             self.troubles.append(f"{place} holds no OTLP request: {error}")
             return
