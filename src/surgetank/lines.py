@@ -1,14 +1,24 @@
-"""Our own log lines, said so that nothing an application has hung into `logging` can hurt whoever says them.
+"""Our own log lines: logged without ever raising, and never silent where nobody would see them.
 
-Owns: no state. Threads: any. Invariants: never raises.
+Owns: the handler of the logger `surgetank`. Threads: any.
+Invariants: nothing here raises; a warning goes to standard error if no handler that a person could read is reachable.
 
 A handler that lacks a `try`, or a filter with a mistake in it, raises out of the call that logs. On a thread of ours that
 would come at the worst moment, the beginning of an outage, and between two steps that belong together.
+
+Where an application configures no logging, Python writes warnings to standard error. OpenTelemetry's handler on the root
+logger switches that off, and is the very handler whose telemetry may not be getting through.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+# So that a line without a logger's name says who speaks.
+_PREFIX: Final = "surgetank: "
 
 
 def say(logger: logging.Logger, level: int, message: str, *args: object, is_error: bool = False) -> None:
@@ -18,3 +28,44 @@ def say(logger: logging.Logger, level: int, message: str, *args: object, is_erro
     except Exception:
         # The application's handler has a defect of its own, and there is no other way to tell anybody.
         pass
+
+
+class _LastResort(logging.Handler):
+    """Writes warnings to standard error for as long as no handler but OpenTelemetry's is reachable."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, unless somebody else shows it, or was told not to (`NullHandler`)."""
+        try:
+            others = (each for each in _reachable(logging.getLogger(record.name)) if each is not self)
+            if all(map(_makes_telemetry, others)) and sys.stderr is not None:
+                text = self.format(record)
+                sys.stderr.write(f"{'' if text.startswith(_PREFIX) else _PREFIX}{text}\n")
+                sys.stderr.flush()
+        except Exception:
+            # Standard error is closed, or somebody else's; nobody is left to be told.
+            pass
+
+
+def _reachable(logger: logging.Logger | None) -> Iterator[logging.Handler]:
+    """Yield the handlers that a record of this logger comes to, as `Logger.callHandlers` finds them."""
+    while logger is not None:
+        yield from logger.handlers
+        logger = logger.parent if logger.propagate else None
+
+
+def _makes_telemetry(handler: logging.Handler) -> bool:
+    """Whether a handler, or what it is derived from, is OpenTelemetry's; asked by name, because this module must not import it."""
+    return any(each.__module__.split(".")[0] == "opentelemetry" for each in type(handler).__mro__)
+
+
+def _install() -> None:
+    logger = logging.getLogger("surgetank")
+    # By name, so that a module that is loaded anew does not add a second one.
+    if not any(type(each).__name__ == _LastResort.__name__ for each in logger.handlers):
+        logger.addHandler(_LastResort())
+
+
+_install()
