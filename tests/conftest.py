@@ -36,6 +36,12 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
+def _every_line_is_news(monkeypatch):
+    """What is logged once in a process is logged once in a test."""
+    monkeypatch.setattr("surgetank.config.environment._told", set())
+
+
+@pytest.fixture(autouse=True)
 def _memory_only(monkeypatch):
     """Tanks made by tests hold in memory only; those that have a spool say so, and where."""
     monkeypatch.setenv("SURGETANK_PERSISTENCE_ENABLED", "false")

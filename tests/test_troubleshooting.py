@@ -35,16 +35,18 @@ def lines_of(path):
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and is_log(node.func):
-            told = [template(each) or (isinstance(each, ast.Name) and named.get(each.id)) for each in node.args]
+            # What comes before it names the variable.
+            arguments = node.args[-len(node.args) + 2 :] if "say_once" in ast.unparse(node.func) else node.args
+            told = [template(each) or (isinstance(each, ast.Name) and named.get(each.id)) for each in arguments]
             yield from [line for line in told if line][:1]
 
 
 def is_log(function):
     """Whether calling it logs something."""
     name = getattr(function, "attr", getattr(function, "id", ""))
-    if name != "say" and name not in _LEVELS:
-        return False
-    return name == "say" or (isinstance(function, ast.Attribute) and "ogger" in ast.unparse(function.value))
+    if name in ("say", "say_once"):
+        return True
+    return name in _LEVELS and (isinstance(function, ast.Attribute) and "ogger" in ast.unparse(function.value))
 
 
 def logged():

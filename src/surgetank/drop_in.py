@@ -16,6 +16,8 @@ from opentelemetry.sdk.metrics.export import MetricExporter
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from surgetank.config import Environment
+from surgetank.config.environment import parse_positive_int
+from surgetank.config.resolve import METRIC_INTERVAL_RANGE
 from surgetank.config.timing import EXPORT_TIMEOUT, resolve_export_timeout
 from surgetank.model import Signal
 from surgetank.one_signal import OneSignalTank
@@ -138,9 +140,8 @@ class PeriodicExportingMetricReader(TankMetricReader):
     ) -> None:
         interval = export_interval_millis
         if interval is None:
-            interval = Environment().theirs("OTEL_METRIC_EXPORT_INTERVAL", float)
-        if interval is None:
-            interval = _INTERVAL_MILLIS
+            seconds = Environment().number("OTEL_METRIC_EXPORT_INTERVAL", *METRIC_INTERVAL_RANGE, unit=0.001)
+            interval = _INTERVAL_MILLIS if seconds is None else seconds * 1000
         if not interval > 0:
             raise ValueError(f"interval value {interval} is invalid and needs to be larger than zero.")
         timeout = resolve_export_timeout("OTEL_METRIC_EXPORT_TIMEOUT", export_timeout_millis, Environment())
@@ -174,7 +175,11 @@ def _limits(prefix: str, size: Any, delay: Any, batch: Any) -> dict[str, Any]:
     if size is None and delay is None and batch is None:
         return {}
     sizes = {"MAX_QUEUE_SIZE": 2048, "MAX_EXPORT_BATCH_SIZE": 512}
-    known = {name: environment.theirs(prefix + name, int) or default for name, default in sizes.items()}
+    permitted = "a whole number above 0"
+    known = {
+        name: environment.read(prefix + name, parse_positive_int, permitted) or default
+        for name, default in sizes.items()
+    }
     max_size = known["MAX_QUEUE_SIZE"] if size is None else size
     max_batch = known["MAX_EXPORT_BATCH_SIZE"] if batch is None else batch
     if max_size <= 0:

@@ -23,7 +23,7 @@ from surgetank.otel.exporters import NotCopiableError, is_otlp, name_of, read_ou
 from surgetank.otel.reader import TankMetricReader
 from surgetank.otlp.codec import Codec
 from surgetank.pipeline import Pipeline
-from surgetank.spool.settings import SpoolConfig, default_folder, resolve_spool
+from surgetank.spool.settings import SpoolConfig, default_folder, named_folder
 from surgetank.tank import SAME_SHUTDOWN, Tank
 
 _logger: Final = logging.getLogger("surgetank")
@@ -229,12 +229,11 @@ def _spool(signal: Signal, outlet: OutletConfig, given: SpoolConfig | None, *, i
     Processes that share a folder send what the dead among them have left, so a folder must say where its batches go.
     """
     environment = Environment()
-    base = given.dir if given is not None and given.dir is not None else environment.text("SURGETANK_SPOOL_DIR")
+    # One that all users share is refused here, for a folder inside it would not be taken for one.
+    base = named_folder(given, environment)
     if base is not None:
-        # Refuses a folder that all users share, which one inside it would not be taken for.
-        resolve_spool(SpoolConfig(dir=base), environment, ())
         name = f"{signal.value}-{outlet.url.partition(':')[2]}" if is_driven else signal.value
-        return replace(given or SpoolConfig(), dir=os.path.join(os.fspath(base), re.sub(r"[^\w.-]", "_", name)))
+        return replace(given or SpoolConfig(), dir=os.path.join(base, re.sub(r"[^\w.-]", "_", name)))
     if not is_driven:
         return replace(given or SpoolConfig(), dir=default_folder(environment, [outlet]))
     if given is not None:

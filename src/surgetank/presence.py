@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote
 
-from surgetank.config import Environment, parse_bool
+from surgetank.config import Environment
 from surgetank.driver import Loop
 from surgetank.model import FOREVER, Clock
 from surgetank.spool.filesystem import HAS_LOCKS, File, Filesystem, OsFilesystem
@@ -58,7 +58,7 @@ def folder_for(environment: Environment) -> str | None:
 
     `SURGETANK_STATUS_DIR`, else `$XDG_RUNTIME_DIR/surgetank` where that is the user's own, else `surgetank-<user id>` in the folder for temporary files.
     """
-    if environment.ours("SURGETANK_STATUS_ENABLED", parse_bool, "true or false") is False:
+    if environment.flag("SURGETANK_STATUS_ENABLED") is False:
         return None
     named = environment.text("SURGETANK_STATUS_DIR")
     if named is not None:

@@ -45,7 +45,7 @@ from surgetank.presence import Presence, command, folder_for, service_name
 from surgetank.pressure import MemoryWatch
 from surgetank.spool.disk import Disk
 from surgetank.spool.filesystem import HAS_LOCKS, Filesystem, OsFilesystem
-from surgetank.spool.settings import SpoolConfig, is_homeless, names_folder, resolve_spool
+from surgetank.spool.settings import SpoolConfig, is_homeless, is_key_usable, names_folder, resolve_spool
 
 _logger: Final = logging.getLogger("surgetank")
 
@@ -136,7 +136,9 @@ class Tank:
         filesystem: Filesystem | None = None,
         probe: Probe | None = None,
     ) -> None:
+        environment = self._environment = Environment()
         self._config = config.resolve(
+            environment=environment,
             spans=spans,
             metrics=metrics,
             logs=logs,
@@ -156,7 +158,6 @@ class Tank:
             proxy=proxy,
             outlets=outlets,
         )
-        environment = Environment()
         self._clock: Clock = clock or SystemClock()
         self._is_threaded = is_threaded
         self._endpoints: dict[str, Endpoint] = {}
@@ -219,15 +220,14 @@ class Tank:
         """For `MeterProvider(metric_readers=[…])`; the same object each time, and good for one provider."""
         with self._doors_lock:
             if self._metric_reader is None:
-                environment = Environment()
                 self._metric_reader = TankMetricReader(
                     self._pipelines[Signal.METRICS],
                     lambda: self._shut_door(Signal.METRICS),
                     self._clock,
                     interval=self._config.metric_export_interval,
                     timeout=self._config.metric_export_timeout,
-                    preferred_temporality=preferred_temporality(environment),
-                    preferred_aggregation=preferred_aggregation(environment),
+                    preferred_temporality=preferred_temporality(self._environment),
+                    preferred_aggregation=preferred_aggregation(self._environment),
                     is_threaded=self._is_threaded,
                 )
             return self._metric_reader
@@ -465,7 +465,7 @@ class Tank:
 
     def _make_disk(self, given: SpoolConfig | None, filesystem: Filesystem | None) -> Disk | None:
         self._keeper = Loop("surgetank-spool", self._tend, nullcontext, is_threaded=self._is_threaded)
-        environment = Environment()
+        environment = self._environment
         limits = self._config.limits.values()
         # What is only to be stored at the end goes to a folder that is there for others, or was named.
         may_store = any(each.persist != "none" for each in limits) and names_folder(given, environment)
@@ -474,6 +474,8 @@ class Tank:
         if is_homeless(given, environment):
             line = "there is no home folder for a spool and SURGETANK_SPOOL_DIR names none; telemetry is held in memory"
             say(_logger, logging.WARNING, line)
+            return None
+        if not is_key_usable(given, environment):
             return None
         settings = resolve_spool(given, environment, self._config.outlets.values())
         if filesystem is None and not HAS_LOCKS:
@@ -572,7 +574,7 @@ class Tank:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "command": command(),
-            "service": service_name(Environment()),
+            "service": service_name(self._environment),
             "started_at": self._started_at,
             "endpoints": {signal.value: _place(outlet.url) for signal, outlet in self._config.outlets.items()},
             "signals": {signal.value: books.as_data() for signal, books in stats.by_signal().items()},

@@ -6,7 +6,8 @@ Invariants: what the environment switches off (`OTEL_SDK_DISABLED`, `OTEL_*_EXPO
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from opentelemetry.sdk.resources import Resource
 
@@ -42,12 +43,26 @@ def install(*, resource: Resource | None = None, **settings: Any) -> Tank:
     process = shared(settings)
     tank = process.tank
     environment = Environment()
-    if (environment.text("OTEL_SDK_DISABLED") or "").lower() == "true":
+    if environment.is_true("OTEL_SDK_DISABLED"):
         return tank
-    if environment.text("OTEL_TRACES_EXPORTER") != "none" and process.claim(Signal.SPANS):
+    if _is_wanted(environment, "OTEL_TRACES_EXPORTER") and process.claim(Signal.SPANS):
         wire_traces(tank.span_processor, resource)
-    if environment.text("OTEL_METRICS_EXPORTER") != "none" and process.claim(Signal.METRICS):
+    if _is_wanted(environment, "OTEL_METRICS_EXPORTER") and process.claim(Signal.METRICS):
         wire_metrics(tank.metric_reader, resource)
-    if environment.text("OTEL_LOGS_EXPORTER") != "none" and process.claim(Signal.LOGS):
+    if _is_wanted(environment, "OTEL_LOGS_EXPORTER") and process.claim(Signal.LOGS):
         wire_logs(tank.log_record_processor, resource)
     return tank
+
+
+_EXPORTERS: Final = re.compile(r"[\w.-]+(\s*,\s*[\w.-]+)*")
+
+
+def _is_wanted(environment: Environment, variable: str) -> bool:
+    """Whether a signal is not switched off."""
+
+    def parse(text: str) -> str:
+        if _EXPORTERS.fullmatch(text) is None:
+            raise ValueError(text)
+        return text.lower()
+
+    return environment.read(variable, parse, "`none`, or names of exporters with commas between them") != "none"

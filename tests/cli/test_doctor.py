@@ -334,7 +334,7 @@ def test_a_value_that_is_refused_fails_the_configuration_and_costs_no_other_chec
     code, checks, _ = examined("--no-send")
     assert code == 1
     text = sentences(checks, "configuration")
-    assert "SURGETANK_SPANS_MAX_SIZE=0 is refused" in text
+    assert "SURGETANK_SPANS_MAX_SIZE must be a whole number from 1 to 100,000,000 (got '0'); it is ignored." in text
     assert "SURGETANK_MEMORY_RESTORE_BELOW" in text
     assert "spool" in checks
 
@@ -504,11 +504,14 @@ def test_config_refuses_what_a_tank_would_refuse_and_warns_of_slips(monkeypatch)
     monkeypatch.setenv("SURGETANK_METRICS_ON_FULL", "block")
     done = run("config")
     assert done.exit_code == 2
-    assert "SURGETANK_JITTER=7.0 is refused; permitted is a number from 0 to 0.9" in done.output
+    assert "SURGETANK_JITTER must be a number from 0 to 0.9 (got '7'); it is ignored" in done.output
     assert (
         "SURGETANK_SPOOL_MAXMB is set, but there is no such setting; did you mean SURGETANK_SPOOL_MAX_MB?"
         in done.output
     )
     assert "did you mean OTEL_BSP_MAX_QUEUE_SIZE?" in done.output
-    assert "OTEL_BLRP_SCHEDULE_DELAY='soon' is not understood and ignored" in done.output
+    assert (
+        "OTEL_BLRP_SCHEDULE_DELAY must be a number from 1 to 3,600,000 (milliseconds) (got 'soon'); it is ignored"
+        in done.output
+    )
     assert "SURGETANK_METRICS_ON_FULL has no effect" in done.output

@@ -925,12 +925,11 @@ def test_hosts_in_no_proxy_are_asked_directly(opened, sender_for, monkeypatch, e
     assert sender_for(server).send(batch(), 5.0).outcome is Outcome.DELIVERED
 
 
-def test_a_proxy_that_cannot_be_used_is_refused_at_once(monkeypatch):
+def test_a_proxy_that_cannot_be_used_is_refused_at_once():
     """Without repeating the password that may stand in it."""
     for proxy in ("socks5://ann:secret@127.0.0.1:1", "http://ann:secret@[::1", "http://"):
-        monkeypatch.setenv("ALL_PROXY", proxy)
         with pytest.raises(ConfigError, match="proxy") as refused:
-            HttpSender(OutletConfig(url="http://127.0.0.1/"), SystemClock())
+            HttpSender(OutletConfig(url="http://127.0.0.1/", proxy=proxy), SystemClock())
         assert "secret" not in str(refused.value)
 
 

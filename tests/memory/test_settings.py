@@ -81,23 +81,18 @@ def test_a_number_out_of_its_range_is_refused(name):
             MemoryConfig(**{name: value})
         assert caught.value.field == f"memory.{name}"
         assert caught.value.value is value
-        assert f"{low:.10g} to {high:.10g}" in caught.value.permitted
-        with pytest.raises(ConfigError) as caught:
-            resolved(**{name: str(value)})
-        assert caught.value.field == f"SURGETANK_MEMORY_{name.upper()}"
-        assert f"{low:.10g} to {high:.10g}" in caught.value.permitted
+        assert f"{low:,.10g} to {high:,.10g}" in caught.value.permitted
+        assert getattr(resolved(**{name: str(value)}), name) == getattr(MemorySettings(), name)
 
 
 @pytest.mark.parametrize("name", [*RANGES, "adaptive"])
 @pytest.mark.parametrize("value", ["many", [1], 2.5j])
 def test_what_is_of_another_kind_is_refused(name, value):
-    """In a keyword and in a variable."""
+    """As a keyword; as a variable it is ignored."""
     with pytest.raises(ConfigError) as caught:
         MemoryConfig(**{name: value})
     assert caught.value.field == f"memory.{name}"
-    with pytest.raises(ConfigError) as caught:
-        resolved(**{name: str(value)})
-    assert caught.value.field == ("SURGETANK_ADAPTIVE" if name == "adaptive" else f"SURGETANK_MEMORY_{name.upper()}")
+    assert resolved(**{name: str(value)}) == MemorySettings()
 
 
 def test_the_thresholds_are_in_order():
@@ -109,13 +104,26 @@ def test_the_thresholds_are_in_order():
         assert f"{low:g}" in caught.value.permitted
 
     MemoryConfig(reduce_above=0.4)
-    for config, variables, field in (
-        (MemoryConfig(reduce_above=0.4), {}, "memory.reduce_above"),
-        (MemoryConfig(restore_below=0.9), {}, "memory.reduce_above"),
-        (None, {"reduce_above": "0.4"}, "SURGETANK_MEMORY_REDUCE_ABOVE"),
-        (None, {"restore_below": "0.9"}, "memory.reduce_above"),
-        (MemoryConfig(restore_below=0.6), {"reduce_above": "0.55"}, "SURGETANK_MEMORY_REDUCE_ABOVE"),
-    ):
+    for config in (MemoryConfig(reduce_above=0.4), MemoryConfig(restore_below=0.9)):
         with pytest.raises(ConfigError) as caught:
-            resolved(config, **variables)
-        assert caught.value.field == field
+            resolved(config)
+        assert caught.value.field == "memory.reduce_above"
+
+
+@pytest.mark.parametrize(
+    ("config", "variables", "thresholds"),
+    [
+        (None, {"reduce_above": "0.4"}, (0.8, 0.5)),
+        (None, {"restore_below": "0.9"}, (0.8, 0.5)),
+        (None, {"reduce_above": "0.4", "restore_below": "0.6"}, (0.8, 0.6)),
+        (None, {"reduce_above": "0.4", "restore_below": "0.9"}, (0.8, 0.5)),
+        (None, {"reduce_above": "0.4", "restore_below": "0.3"}, (0.4, 0.3)),
+        (MemoryConfig(restore_below=0.6), {"reduce_above": "0.55"}, (0.8, 0.6)),
+        (MemoryConfig(reduce_above=0.6), {"restore_below": "0.7"}, (0.6, 0.5)),
+    ],
+)
+def test_a_variable_never_makes_the_order_impossible(config, variables, thresholds):
+    """It is ignored where another variable, a keyword or a default contradicts it."""
+    found = resolved(config, **variables)
+
+    assert (found.reduce_above, found.restore_below) == thresholds

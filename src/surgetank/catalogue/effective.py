@@ -7,7 +7,6 @@ Invariants: resolved by the very functions that a tank calls; nothing is opened,
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,10 +25,11 @@ from surgetank.errors import ConfigError
 from surgetank.memory.settings import MemorySettings, resolve_memory
 from surgetank.model import Signal
 from surgetank.presence import folder_for
-from surgetank.spool.encryption import Cipher
-from surgetank.spool.settings import SpoolConfig, SpoolSettings, resolve_spool
+from surgetank.spool.settings import SpoolConfig, SpoolSettings, is_key_usable, resolve_spool
 
 _LOGGERS: Final = "surgetank"
+OURS: Final = "SURGETANK_"
+"""What our own variables begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,70 +67,35 @@ def load(variables: Mapping[str, str] | None = None) -> Effective:
     Args:
         variables: In place of the process's own.
 
-    Raises:
-        ConfigError: A value is outside its range, or two contradict each other.
     """
     environment = Environment(variables)
     tank = resolve(environment=environment)
-    effective = Effective(
+    spool = SpoolConfig()
+    is_key_usable(spool, environment)
+    return Effective(
         environment=environment,
         tank=tank,
         chosen={signal: choose_limits(signal, None, environment) for signal in Signal},
-        spool=resolve_spool(SpoolConfig(), environment, tank.outlets.values()),
+        spool=resolve_spool(spool, environment, tank.outlets.values()),
         memory=resolve_memory(None, environment),
         has_self_metrics=resolve_self_metrics(None, environment),
         status_folder=folder_for(environment),
         temporality=temporality_preference(environment),
         aggregation=aggregation_preference(environment),
     )
-    if effective.spool.key_text is not None:
-        # As the disk does: a key that is of no use is refused when a tank is made.
-        Cipher(effective.spool.key_text())
-    return effective
 
 
 def audit(variables: Mapping[str, str] | None = None) -> tuple[Effective, list[ConfigError]]:
     """
-    Resolve everything, and say of each value that is refused by what it should be replaced.
+    Resolve everything, and say of each value of ours that is ignored by what it should be replaced.
 
     Returns:
-        What the other values come to, with the default in place of each that is refused; and the refusals, by variable.
+        What a tank obeys, with the default in place of each value that is ignored; and these values, by variable.
     """
-    left = dict(os.environ if variables is None else variables)
-    refused: list[ConfigError] = []
-    # Each round takes a variable away.
-    for _ in range(len(left)):
-        try:
-            with quiet():
-                return load(left), refused
-        except ConfigError as error:
-            guilty = _guilty(error.field, left)
-            if guilty is None:
-                break
-            del left[guilty]
-            refused.append(ConfigError(guilty, error.value, error.permitted))
     with quiet():
-        return load({}), refused
-
-
-def _guilty(field: str, left: Mapping[str, str]) -> str | None:
-    """
-    Return the variable to blame for a refusal.
-
-    What is checked together with others is refused under its keyword, but the user wrote a variable.
-    """
-    from surgetank.catalogue.entries import settings  # Stands above this module.
-
-    if field in left:
-        return field
-    keyword = field.rpartition(".")[2].partition("[")[0]
-    named = [setting for setting in settings() if setting.keyword == keyword]
-    sections = {setting.section for setting in named}
-    kin = [setting for setting in settings() if setting.section in sections]
-    names = [name for each in named for name in (each.yields_to, *each.variables)]
-    # A default may be refused because of what was said of something else beside it.
-    names += [name for each in kin for name in each.variables]
-    return next((name for name in names if left.get(name, "").strip()), None)
+        effective = load(variables)
+    ignored = effective.environment.ignored
+    return effective, [ignored[name] for name in sorted(ignored) if name.startswith(OURS)]
 
 
 @contextmanager

@@ -221,7 +221,8 @@ def _key(found: Effective, *, is_file: bool) -> str | None:
     path = found.environment.text("SURGETANK_SPOOL_ENCRYPTION_KEY_FILE")
     if is_file:
         return path
-    return None if path or found.spool.key_text is None else found.spool.key_text()
+    is_ignored = "SURGETANK_SPOOL_ENCRYPTION_KEY" in found.environment.ignored
+    return None if path or is_ignored or found.spool.key_text is None else found.spool.key_text()
 
 
 def memory() -> Iterator[Setting]:
@@ -310,7 +311,7 @@ def doors() -> Iterator[Setting]:
         section="doors",
         keyword="sdk_disabled",
         variables=("OTEL_SDK_DISABLED",),
-        read=lambda found: (found.environment.text("OTEL_SDK_DISABLED") or "").lower() == "true",
+        read=lambda found: found.environment.is_true("OTEL_SDK_DISABLED"),
         default=False,
         permitted=YES_OR_NO,
         effect="`install` leaves everything alone",

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Final
 
-from surgetank.catalogue.effective import Effective
+from surgetank.catalogue.effective import OURS, Effective
 from surgetank.catalogue.entries import variables
 from surgetank.catalogue.signals import WITHOUT_EFFECT
 
-_OURS: Final = "SURGETANK_"
 _THEIRS: Final = ("OTEL_BSP_", "OTEL_BLRP_", "OTEL_EXPORTER_OTLP_", "OTEL_METRIC_EXPORT_")
 # Of the project's own scripts; they say nothing to a tank.
 _ELSEWHERE: Final = frozenset({"SURGETANK_VENV"})
@@ -30,16 +29,17 @@ def unread(said: Mapping[str, str] | None = None) -> Iterator[str]:
             continue
         if name in WITHOUT_EFFECT:
             yield f"{name} has no effect: metrics never wait for room"
-        elif name.startswith(_OURS):
+        elif name.startswith(OURS):
             yield f"{name} is set, but there is no such setting{_nearest(name, known, 0.6)}"
         elif name.startswith(_THEIRS) and get_close_matches(name, known, 1, _CLOSE):
             yield f"{name} is set, but is not read{_nearest(name, known, _CLOSE)}"
 
 
 def passed_over(effective: Effective) -> Iterator[str]:
-    """Yield a sentence for each of OpenTelemetry's variables whose value is not understood."""
-    for name, value in effective.environment.ignored.items():
-        yield f"{name}={value!r} is not understood and ignored"
+    """Yield a sentence for each value of OpenTelemetry's variables, or part of one, that is ignored."""
+    for name, line in effective.environment.said.items():
+        if not name.startswith(OURS):
+            yield line
 
 
 def _nearest(name: str, known: list[str], cutoff: float) -> str:

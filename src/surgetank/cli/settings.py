@@ -36,7 +36,7 @@ def config(
 ) -> None:
     """Show what the environment configures: each setting, its value, and the variable that it comes from.
 
-    Exits with 2 if a value is refused. Secrets are masked.
+    Exits with 2 if a value of a SURGETANK_* variable is ignored. Secrets are masked.
     """
     effective, refused = audit()
     warnings = [*unread(), *passed_over(effective)]
@@ -60,9 +60,9 @@ def config(
         for warning in warnings:
             show.warn(warning)
         for error in refused:
-            show.error(f"{error.field}={error.value} is refused; permitted is {error.permitted}")
+            show.error(effective.environment.said[error.field])
         if refused:
-            show.error("a tank cannot be made in this environment; above, defaults stand where a value is refused")
+            show.error("above, defaults stand in the place of what is ignored")
     raise typer.Exit(2 if refused else 0)
 
 

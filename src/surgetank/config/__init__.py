@@ -4,7 +4,7 @@ Owns: no state. Threads: any.
 Invariants: importing from here is importing from the module that has it; what is complete is possible.
 """
 
-from surgetank.config.environment import MEBIBYTE, Environment, check_choice, check_number, parse_bool
+from surgetank.config.environment import MEBIBYTE, Environment, check_choice, check_flag, check_number
 from surgetank.config.limits import BufferConfig, DropStrategy, OnFull, Persist, SignalLimits, resolve_limits
 from surgetank.config.outlet import Compression, OutletConfig, Protocol, resolve_outlet
 from surgetank.config.resolve import TankConfig, resolve, resolve_self_metrics
@@ -24,8 +24,8 @@ __all__ = [
     "TankConfig",
     "Timing",
     "check_choice",
+    "check_flag",
     "check_number",
-    "parse_bool",
     "resolve",
     "resolve_limits",
     "resolve_outlet",

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Final, Literal
 
 from surgetank.config.environment import (
     MEBIBYTE,
     Environment,
     check_choice,
+    check_flag,
     check_number,
+    in_words,
     parse_bool,
     parse_positive_int,
     parse_positive_millis,
@@ -93,8 +96,7 @@ class BufferConfig:
                 check_number(name, value, low, high, whole=whole)
         if self.drop_strategy is not None:
             check_choice("drop_strategy", self.drop_strategy, DROP_STRATEGIES)
-        if self.persistence_enabled not in (None, True, False):
-            raise ConfigError("persistence_enabled", self.persistence_enabled, "True or False")
+        check_flag("persistence_enabled", self.persistence_enabled)
         if self.on_full is not None:
             check_choice("on_full", self.on_full, ON_FULL)
         if self.persist is not None:
@@ -180,32 +182,25 @@ SDK_PREFIX: Final[Mapping[Signal, str | None]] = {
 }
 
 
-def _parse_on_full(text: str) -> OnFull:
-    for known in ON_FULL:
-        if text.lower() == known:
-            return known
-    raise ValueError(text)
-
-
-OWN_PARSERS: Final[Mapping[str, tuple[Callable[[str], Any], str]]] = {
-    "max_size": (int, "a whole number"),
-    "max_memory_mb": (float, "a number"),
-    "drop_strategy": (str, "a strategy"),
-    "persistence_enabled": (parse_bool, "true or false"),
-    "persist": (str, "`critical` or `all`"),
-    "on_full": (str, "`drop` or `block`"),
-    "block_timeout": (float, "a number"),
-    "circuit_breaker_threshold": (int, "a whole number"),
-    "max_export_batch_size": (int, "a whole number"),
-    "max_batch_mb": (float, "a number"),
-    "schedule_delay": (float, "a number"),
+OWN_PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "max_size": int,
+    "max_memory_mb": float,
+    "drop_strategy": str.lower,
+    "persistence_enabled": parse_bool,
+    "persist": str.lower,
+    "on_full": str.lower,
+    "block_timeout": float,
+    "circuit_breaker_threshold": int,
+    "max_export_batch_size": int,
+    "max_batch_mb": float,
+    "schedule_delay": float,
 }
 SDK_PARSERS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "max_size": ("MAX_QUEUE_SIZE", parse_positive_int),
     "max_export_batch_size": ("MAX_EXPORT_BATCH_SIZE", parse_positive_int),
     "schedule_delay": ("SCHEDULE_DELAY", parse_positive_millis),
     # As proposed to the specification (open-telemetry/opentelemetry-specification#5178).
-    "on_full": ("ON_QUEUE_FULL", _parse_on_full),
+    "on_full": ("ON_QUEUE_FULL", str.lower),
     "block_timeout": ("BLOCK_ON_QUEUE_FULL_TIMEOUT", parse_positive_millis),
 }
 
@@ -215,17 +210,36 @@ def choose_limits(signal: Signal, config: BufferConfig | None, environment: Envi
     Return what keyword, environment and default say of one signal, with no field left out.
 
     Raises:
-        ConfigError: A value is outside its range, or two contradict each other.
+        ConfigError: A keyword is outside its range, or contradicts another or a default.
     """
     names = [each.name for each in fields(BufferConfig)]
     given = {name: value for name in names if (value := getattr(config, name, None)) is not None}
-    stated = {**_read_own_limits(signal, environment), **given}
-    chosen = {**DEFAULT_LIMITS[signal], **_read_sdk_limits(signal, environment), **stated}
-    if "max_export_batch_size" not in stated:
-        # A small buffer makes small batches; only a stated contradiction is an error.
-        chosen["max_export_batch_size"] = min(chosen["max_export_batch_size"], chosen["max_size"])
+    theirs, ours = _read_sdk_limits(signal, environment), _read_own_limits(signal, environment)
+    chosen = {**DEFAULT_LIMITS[signal], **theirs, **ours, **given}
+    batch, size = "max_export_batch_size", "max_size"
+    if chosen[batch] > chosen[size]:
+        if batch not in given:
+            if batch in ours:
+                environment.ignore(_variable(signal, batch), f"at most max_size, which is {chosen[size]:,}")
+            # A small buffer makes small batches; only a stated contradiction is an error.
+            chosen[batch] = min({**DEFAULT_LIMITS[signal], **theirs}[batch], chosen[size])
+        elif size not in given:
+            # The argument counts; a variable beside it must not be what makes it impossible.
+            for variable in _said_in(signal, size, ours, theirs):
+                environment.ignore(variable, f"at least max_export_batch_size, which is {chosen[batch]:,}")
+            chosen[size] = DEFAULT_LIMITS[signal][size]
     # `BufferConfig` validates each range, and once more what the layers add up to.
     return BufferConfig(**chosen)
+
+
+def _variable(signal: Signal, name: str) -> str:
+    return f"SURGETANK_{signal.name}_{name.upper()}"
+
+
+def _said_in(signal: Signal, name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Return the variables that say something of a limit."""
+    found = [_variable(signal, name)] if name in ours else []
+    return found + ([f"{SDK_PREFIX[signal]}{SDK_PARSERS[name][0]}"] if name in theirs else [])
 
 
 def resolve_limits(signal: Signal, config: BufferConfig | None, environment: Environment) -> SignalLimits:
@@ -263,41 +277,50 @@ def _persist(signal: Signal, config: BufferConfig | None, environment: Environme
 
 
 def _read_own_limits(signal: Signal, environment: Environment) -> dict[str, Any]:
-    found = {}
-    for name, (parse, permitted) in OWN_PARSERS.items():
-        variable = f"SURGETANK_{signal.name}_{name.upper()}"
-        value = environment.ours(variable, parse, permitted)
-        if value is None:
-            continue
-        try:
-            BufferConfig(**{name: value})
-        except ConfigError as error:
-            # The user wrote a variable, so the message must name the variable.
-            raise ConfigError(variable, error.value, error.permitted) from None
-        found[name] = value
-    return found
+    return _read(environment, {name: (_variable(signal, name), parse) for name, parse in OWN_PARSERS.items()})
 
 
 def _read_sdk_limits(signal: Signal, environment: Environment) -> dict[str, Any]:
     prefix = SDK_PREFIX[signal]
     if prefix is None:
         return {}
+    return _read(environment, {name: (prefix + suffix, parse) for name, (suffix, parse) in SDK_PARSERS.items()})
+
+
+def _read(environment: Environment, variables: Mapping[str, tuple[str, Callable[[str], Any]]]) -> dict[str, Any]:
+    """Read one variable for each of these limits, as far as what they say is possible."""
     found = {}
-    for name, (suffix, parse) in SDK_PARSERS.items():
-        value = environment.theirs(prefix + suffix, parse)
+    for name, (variable, parse) in variables.items():
+        value = environment.read(variable, partial(_parsed, name, parse), _permitted(name, variable))
         if value is not None:
             found[name] = value
     return found
 
 
+def _parsed(name: str, parse: Callable[[str], Any], text: str) -> Any:
+    value = parse(text)
+    try:
+        BufferConfig(**{name: value})
+    except ConfigError as error:
+        # In the variable's own unit, which is not always the limit's.
+        raise error if name not in BUFFER_RANGES else ValueError(text) from None
+    return value
+
+
+def _permitted(name: str, variable: str) -> str:
+    if name not in BUFFER_RANGES:
+        return "true or false"
+    low, high, whole = BUFFER_RANGES[name]
+    if variable.startswith("OTEL_") and not whole:
+        return in_words(max(low * 1000, 1), high * 1000) + " (milliseconds)"
+    return in_words(low, high, whole=whole)
+
+
 def total_memory(given: float | None, environment: Environment) -> float | None:
     """Return the MiB for the buffers of all signals together, from keyword or environment; None for no such limit. Raises ConfigError."""
-    name = "total_memory_mb"
     if given is None:
-        name = "SURGETANK_TOTAL_MEMORY_MB"
-        given = environment.ours(name, float, "a number of MiB")
-    if given is not None:
-        check_number(name, given, *TOTAL_RANGE)
+        return environment.number("SURGETANK_TOTAL_MEMORY_MB", *TOTAL_RANGE)
+    check_number("total_memory_mb", given, *TOTAL_RANGE)
     return given
 
 

@@ -6,21 +6,24 @@ Owns: no state. Threads: any. Invariants: no message repeats a password or a hea
 from __future__ import annotations
 
 import logging
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Final, Literal, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from surgetank.config.environment import Environment, check_choice, check_number
+from surgetank import redaction
+from surgetank.config.environment import OTLP, Environment, check_choice, check_number
+from surgetank.config.headers import resolve_headers
+from surgetank.config.tls import resolve_tls_files
 from surgetank.errors import ConfigError
 from surgetank.model import Signal
 
 _T = TypeVar("_T", bound=str)
+_V = TypeVar("_V")
 _logger = logging.getLogger(__name__)
 
 
@@ -29,14 +32,14 @@ Protocol = Literal["http/protobuf", "grpc"]
 COMPRESSIONS: Final[tuple[Compression, ...]] = ("none", "gzip", "deflate")
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("http/protobuf", "grpc")
 
-PREFIX: Final = "OTEL_EXPORTER_OTLP_"
+PREFIX: Final = OTLP
 TIMEOUT_RANGE: Final = (0.001, 3600.0)
 DEFAULT_TIMEOUT: Final = 10.0
 HTTP_ENDPOINT: Final = "http://localhost:4318"
 GRPC_ENDPOINT: Final = "http://localhost:4317"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class OutletConfig:
     """Where one signal's batches go, and how."""
 
@@ -53,6 +56,24 @@ class OutletConfig:
     client_certificate_file: str | None = None
     proxy: str | None = None
     """None: as the environment says; empty: no proxy."""
+
+    def __repr__(self) -> str:
+        shown = [f"url={redaction.url(self.url)!r}", f"protocol={self.protocol!r}"]
+        if self.headers:
+            shown.append(f"headers={redaction.headers(self.headers)!r}")
+        plain = (
+            "timeout",
+            "compression",
+            "call_compression",
+            "certificate_file",
+            "client_key_file",
+            "client_certificate_file",
+        )
+        defaults = {each.name: each.default for each in fields(self)}
+        shown += [f"{name}={value!r}" for name in plain if (value := getattr(self, name)) != defaults[name]]
+        if self.proxy is not None:
+            shown.append(f"proxy={redaction.url(self.proxy)!r}")
+        return f"OutletConfig({', '.join(shown)})"
 
 
 OTLP_INFIX: Final[Mapping[Signal, str]] = {
@@ -90,103 +111,138 @@ def resolve_outlet(
         ConfigError: The endpoint is not an http or https URL, or a value is outside its range.
     """
     infix = OTLP_INFIX[signal]
-
-    def variable(name: str) -> str | None:
-        return environment.text(f"{PREFIX}{infix}{name}") or environment.text(f"{PREFIX}{name}")
-
     if protocol is None:
-        protocol = _sdk_choice(infix, "PROTOCOL", PROTOCOLS, "http/protobuf", environment)
-        if protocol == "grpc" and find_spec("grpc") is None:
-            # opentelemetry-distro sets the variable where the user has not. Without gRPC nobody else could have spoken it
-            # either, so the user's settings need not be made for it.
-            protocol = "http/protobuf"
-            # What stands before the @ may be a password.
-            _say_http_is_spoken(urlsplit(_http_url(signal, environment, endpoint)).netloc.rpartition("@")[2])
+        protocol = environment_protocol(signal, environment, endpoint)
     check_choice("protocol", protocol, PROTOCOLS)
     if timeout is None:
-        timeout = _sdk_timeout(infix, environment)
+        timeout = _first(infix, "TIMEOUT", lambda name: environment.number(name, *TIMEOUT_RANGE)) or DEFAULT_TIMEOUT
     check_number("timeout", timeout, *TIMEOUT_RANGE)
+    if endpoint is not None:
+        check_url("endpoint", endpoint, needs_scheme=protocol != "grpc")
     url = (_grpc_url if protocol == "grpc" else _http_url)(signal, environment, endpoint)
     if compression is None:
         usual: Compression = "none" if protocol == "grpc" else "gzip"
         compression = _sdk_choice(infix, "COMPRESSION", COMPRESSIONS, usual, environment)
     check_choice("compression", compression, COMPRESSIONS)
-    if proxy:
-        _checked_url("proxy", proxy)
-    merged = {**_parse_headers(variable("HEADERS") or ""), **(headers or {})}
+    if proxy is not None:
+        _check_proxy(proxy)
+    files = resolve_tls_files(
+        infix,
+        environment,
+        certificate_file=certificate_file,
+        client_key_file=client_key_file,
+        client_certificate_file=client_certificate_file,
+        is_used=url.startswith("https:"),
+    )
     return OutletConfig(
         url=url,
-        headers=MappingProxyType({_checked_header(name, value): value for name, value in merged.items()}),
+        headers=MappingProxyType(resolve_headers(infix, headers, environment, protocol)),
         timeout=float(timeout),
         # What is sealed for gRPC is compressed whatever a call is, so that memory and disk hold as much (decision 14).
         compression="gzip" if protocol == "grpc" else compression,
         protocol=protocol,
         call_compression=compression if protocol == "grpc" else "none",
-        certificate_file=_existing_file("certificate_file", certificate_file or variable("CERTIFICATE")),
-        client_key_file=_existing_file("client_key_file", client_key_file or variable("CLIENT_KEY")),
-        client_certificate_file=_existing_file(
-            "client_certificate_file", client_certificate_file or variable("CLIENT_CERTIFICATE")
-        ),
+        certificate_file=files.certificate,
+        client_key_file=files.client_key,
+        client_certificate_file=files.client_certificate,
         proxy=proxy,
     )
 
 
+def environment_protocol(signal: Signal, environment: Environment, endpoint: str | None) -> Protocol:
+    """Return the protocol that the variables name; HTTP where that is gRPC and gRPC is not installed."""
+    protocol: Protocol = _sdk_choice(OTLP_INFIX[signal], "PROTOCOL", PROTOCOLS, "http/protobuf", environment)
+    if protocol == "grpc" and find_spec("grpc") is None:
+        # opentelemetry-distro sets the variable where the user has not. Without gRPC nobody else could have spoken it
+        # either, so the user's settings need not be made for it.
+        protocol = "http/protobuf"
+        if endpoint is not None:
+            check_url("endpoint", endpoint)
+        # What stands before the @ may be a password.
+        _say_http_is_spoken(urlsplit(_http_url(signal, environment, endpoint)).netloc.rpartition("@")[2])
+    return protocol
+
+
+def _first(infix: str, name: str, read: Callable[[str], _V | None]) -> _V | None:
+    """Return what the signal's own variable says; where that is unset or ignored, what the common one does."""
+    own = read(f"{PREFIX}{infix}{name}")
+    return own if own is not None else read(f"{PREFIX}{name}")
+
+
 def _http_url(signal: Signal, environment: Environment, endpoint: str | None) -> str:
     """Return the URL that requests are posted to."""
-    if endpoint is not None:
-        return _signal_url("endpoint", endpoint, signal)
-    name = f"{PREFIX}{OTLP_INFIX[signal]}ENDPOINT"
-    if own := environment.text(name):
+    if endpoint is None:
         # A per-signal endpoint is used as it stands; only the base form gets the path.
-        return _checked_url(name, own)
-    base = environment.text(f"{PREFIX}ENDPOINT") or HTTP_ENDPOINT
-    return _signal_url(f"{PREFIX}ENDPOINT", base, signal)
+        own = _read_url(f"{PREFIX}{OTLP_INFIX[signal]}ENDPOINT", environment)
+        if own is not None:
+            return own
+        endpoint = _read_url(f"{PREFIX}ENDPOINT", environment)
+    return (endpoint or HTTP_ENDPOINT).rstrip("/") + OTLP_PATH[signal]
 
 
 def _grpc_url(signal: Signal, environment: Environment, endpoint: str | None) -> str:
     """Return scheme, host and port as a URL; without a scheme, TLS is spoken unless `OTEL_EXPORTER_OTLP_INSECURE`."""
-    prefixes = (f"{PREFIX}{OTLP_INFIX[signal]}", PREFIX)
-    written = [("endpoint", endpoint), *((f"{each}ENDPOINT", environment.text(f"{each}ENDPOINT")) for each in prefixes)]
-    name, text = next(((name, text) for name, text in written if text is not None), ("", GRPC_ENDPOINT))
-    if "://" not in text:
-        text = ("http://" if is_insecure(signal, environment) else "https://") + text
-    return _checked_url(name, text)
+    if endpoint is None:
+        endpoint = _first(OTLP_INFIX[signal], "ENDPOINT", lambda name: _read_url(name, environment, needs_scheme=False))
+    text = endpoint or GRPC_ENDPOINT
+    if "://" in text:
+        return text
+    return ("http://" if is_insecure(signal, environment) else "https://") + text
+
+
+def _read_url(name: str, environment: Environment, *, needs_scheme: bool = True) -> str | None:
+    def parse(text: str) -> str:
+        check_url(name, text, needs_scheme=needs_scheme)
+        return text
+
+    return environment.read(name, parse, _URL)
 
 
 def is_insecure(signal: Signal, environment: Environment) -> bool:
     """Whether a gRPC endpoint without a scheme is spoken to in the clear: `OTEL_EXPORTER_OTLP_INSECURE`, or the signal's own."""
-    own = environment.text(f"{PREFIX}{OTLP_INFIX[signal]}INSECURE") or environment.text(f"{PREFIX}INSECURE")
-    return (own or "").lower() == "true"
+    return _first(OTLP_INFIX[signal], "INSECURE", lambda name: environment.choice(name, ("true", "false"))) == "true"
 
 
-def _checked_url(name: str, url: str) -> str:
-    permitted = "an http:// or https:// URL with a host"
-    # What stands before the @ may be a password, so the message leaves it out.
-    shown = re.sub(r"//[^/]*@", "//…@", url)
+_URL: Final = "an http:// or https:// URL with a host"
+
+
+def check_url(name: str, url: object, *, needs_scheme: bool = True) -> None:
+    """Refuse what is no http:// or https:// URL, or cannot be asked for."""
+    if not isinstance(url, str):
+        raise ConfigError(name, url, _URL)
+    text = url if needs_scheme or "://" in url else f"https://{url}"
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(text)
         _ = parts.port  # A port that is not a number is only found out when it is asked for.
+        host = parts.hostname or ""
+        text.encode()  # Bytes that are no UTF-8 come out of the environment as half characters.
+        if not host.isascii():
+            _check_host(host)
     except ValueError:
-        raise ConfigError(name, shown, permitted) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or " " in url:
-        raise ConfigError(name, shown, permitted)
-    return url
+        raise ConfigError(name, url, _URL) from None
+    has_gaps = any(character <= " " or character == "\x7f" for character in text)
+    if parts.scheme not in ("http", "https") or not host or has_gaps or _ODD_IN_HOST.search(host):
+        raise ConfigError(name, url, _URL)
 
 
-def _signal_url(name: str, base: str, signal: Signal) -> str:
-    return _checked_url(name, base).rstrip("/") + OTLP_PATH[signal]
+# A quotation mark at the end of a URL that begins with one fails for its scheme; one that only ends with it, here.
+_ODD_IN_HOST: Final = re.compile(r"[\"'<>\\^`{|}]")
 
 
-def _sdk_timeout(infix: str, environment: Environment) -> float:
-    # The specification says milliseconds, the SDK reads seconds; users have set what works with the SDK.
-    def parse(text: str) -> float:
-        value = float(text)
-        if not 0 < value <= 3600:
-            raise ValueError(text)
-        return value
+def _check_host(host: str) -> None:
+    # Only who has such a name pays for the import.
+    from urllib3.exceptions import LocationParseError
+    from urllib3.util import parse_url
 
-    own = environment.theirs(f"{PREFIX}{infix}TIMEOUT", parse)
-    return own or environment.theirs(f"{PREFIX}TIMEOUT", parse) or DEFAULT_TIMEOUT
+    try:
+        parse_url(f"http://{host}")
+    except LocationParseError:
+        raise ValueError(host) from None
+
+
+def _check_proxy(proxy: object) -> None:
+    if proxy != "":
+        check_url("proxy", proxy)
 
 
 def _sdk_choice(infix: str, name: str, known: tuple[_T, ...], default: _T, environment: Environment) -> _T:
@@ -198,8 +254,7 @@ def _sdk_choice(infix: str, name: str, known: tuple[_T, ...], default: _T, envir
         for each in known:
             if text.lower() == each:
                 return each
-        environment.ignored[variable] = text
-        _logger.warning("OTLP %s %r is not spoken here; %s is used", name.lower(), text, default)
+        environment.ignore(variable, f"one of {', '.join(map(repr, known))}", then=f"{default} is used")
         return default
     return default
 
@@ -214,39 +269,3 @@ def _say_http_is_spoken(address: str) -> None:
         address,
         "" if is_meant else ", which may speak gRPC only (collectors have HTTP at port 4318)",
     )
-
-
-def _parse_headers(text: str) -> dict[str, str]:
-    """Read `name=value,name=value` with percent-encoding, as `OTEL_EXPORTER_OTLP_HEADERS` is written."""
-    headers = {}
-    for pair in text.split(","):
-        if not pair.strip():
-            continue
-        name, equals, value = pair.partition("=")
-        name = unquote(name).strip().lower()
-        if not equals or not name:
-            # The pair may hold a credential, so the line does not repeat it.
-            _logger.warning("a header in OTEL_EXPORTER_OTLP_HEADERS has no name=value form and is ignored")
-            continue
-        headers[name] = unquote(value).strip()
-    return headers
-
-
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_OWN_HEADERS: Final = ("content-type", "content-encoding", "content-length", "transfer-encoding", "host")
-
-
-def _checked_header(name: str, value: object) -> str:
-    lowered = name.lower() if isinstance(name, str) else name
-    if not isinstance(lowered, str) or not _HEADER_NAME.fullmatch(lowered) or lowered in _OWN_HEADERS:
-        raise ConfigError("headers", name, "header names (RFC 9110 tokens) other than " + ", ".join(_OWN_HEADERS))
-    if not isinstance(value, str) or any(ord(character) < 32 and character != "\t" for character in value):
-        # The value may be a credential, so the message names the header only.
-        raise ConfigError(f"headers[{lowered}]", "…", "text without line breaks and control characters")
-    return lowered
-
-
-def _existing_file(name: str, path: str | None) -> str | None:
-    if path is not None and not os.path.isfile(path):
-        raise ConfigError(name, path, "the path of a file that exists")
-    return path

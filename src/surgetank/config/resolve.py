@@ -1,26 +1,23 @@
 """Everything one tank obeys, completed from keywords, environment and defaults.
 
 Owns: no state. Threads: any.
-Invariants: a `TankConfig` that exists is complete and possible; whatever is
-wrong was refused with the field, the value and the permitted range.
+Invariants: a `TankConfig` that exists is complete and possible. A keyword that is wrong was refused with the field, the value
+and the permitted range; a variable that is wrong was ignored with one line.
 
 Precedence, highest first: keyword argument, `SURGETANK_*`, `OTEL_*`, default.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from surgetank.config.environment import Environment, check_number, parse_bool, parse_positive_millis
+from surgetank.config.environment import Environment, check_flag, check_number
 from surgetank.config.limits import BufferConfig, SignalLimits, beside_calls, resolve_limits, within_total
 from surgetank.config.outlet import PREFIX, OutletConfig, resolve_outlet
 from surgetank.config.timing import Timing, resolve_seconds, resolve_timing
 from surgetank.model import Signal
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +36,7 @@ SHUTDOWN_TIMEOUT: Final = 5.0
 METRIC_INTERVAL: Final = 60.0
 METRIC_INTERVAL_RANGE: Final = (0.001, 86_400.0)
 METRIC_TIMEOUT: Final = 30.0
+METRIC_TIMEOUT_RANGE: Final = (0.001, 86_400.0)
 TEMPORALITIES: Final = ("cumulative", "delta", "lowmemory")
 AGGREGATIONS: Final = ("explicit_bucket_histogram", "base2_exponential_bucket_histogram")
 
@@ -66,14 +64,15 @@ def resolve(
     """
     environment = environment or Environment(variables)
     buffers = {Signal.SPANS: spans, Signal.METRICS: metrics, Signal.LOGS: logs}
-    sdk_interval = environment.theirs("OTEL_METRIC_EXPORT_INTERVAL", parse_positive_millis)
-    interval = metric_export_interval if metric_export_interval is not None else sdk_interval
-    if interval is None:
-        interval = METRIC_INTERVAL
-    check_number("metric_export_interval", interval, *METRIC_INTERVAL_RANGE)
+    interval = metric_export_interval
+    if interval is not None:
+        check_number("metric_export_interval", interval, *METRIC_INTERVAL_RANGE)
+    else:
+        interval = environment.number("OTEL_METRIC_EXPORT_INTERVAL", *METRIC_INTERVAL_RANGE, unit=0.001)
+    check_flag("persistence_enabled", persistence_enabled)
     limits = {signal: resolve_limits(signal, config, environment) for signal, config in buffers.items()}
     if persistence_enabled is None:
-        persistence_enabled = environment.ours("SURGETANK_PERSISTENCE_ENABLED", parse_bool, "true or false")
+        persistence_enabled = environment.flag("SURGETANK_PERSISTENCE_ENABLED")
     if persistence_enabled is False:
         limits = {signal: replace(each, persist="none") for signal, each in limits.items()}
     if outlets is None:
@@ -84,8 +83,9 @@ def resolve(
         outlets=outlets,
         timing=resolve_timing(timing, environment),
         shutdown_timeout=resolve_seconds("shutdown_timeout", shutdown_timeout, environment, SHUTDOWN_TIMEOUT),
-        metric_export_interval=float(interval),
-        metric_export_timeout=environment.theirs("OTEL_METRIC_EXPORT_TIMEOUT", parse_positive_millis) or METRIC_TIMEOUT,
+        metric_export_interval=METRIC_INTERVAL if interval is None else float(interval),
+        metric_export_timeout=environment.number("OTEL_METRIC_EXPORT_TIMEOUT", *METRIC_TIMEOUT_RANGE, unit=0.001)
+        or METRIC_TIMEOUT,
     )
 
 
@@ -96,12 +96,13 @@ def resolve_self_metrics(given: bool | None, environment: Environment) -> bool:
     Not unasked, as with the SDK's: they would keep a process waiting at its end in an outage that has no other metrics.
 
     Raises:
-        ConfigError: Our variable is neither yes nor no.
+        ConfigError: The keyword is neither None nor a bool.
     """
+    check_flag("self_metrics", given)
     if given is None:
-        given = environment.ours("SURGETANK_SELF_METRICS", parse_bool, "true or false")
+        given = environment.flag("SURGETANK_SELF_METRICS")
     if given is None:
-        given = environment.theirs("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", parse_bool)
+        given = environment.flag("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED")
     return bool(given)
 
 
@@ -116,10 +117,4 @@ def aggregation_preference(environment: Environment) -> str:
 
 
 def _preference(name: str, known: tuple[str, ...], environment: Environment) -> str:
-    variable = f"{PREFIX}METRICS_{name}"
-    wanted = (environment.text(variable) or known[0]).lower()
-    if wanted in known:
-        return wanted
-    environment.ignored[variable] = wanted
-    _logger.warning("%s=%r is not one of %s; %s is used", variable, wanted, ", ".join(known), known[0])
-    return known[0]
+    return environment.choice(f"{PREFIX}METRICS_{name}", known) or known[0]

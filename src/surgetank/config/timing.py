@@ -15,6 +15,7 @@ _DAY: Final = 86_400.0
 EXPORT_TIMEOUT: Final = 30.0
 """Seconds that the drop-in classes give an exporter, as the SDK's classes do."""
 SECONDS_RANGE: Final = (0.0, _DAY)
+EXPORT_TIMEOUT_RANGE: Final = (0.001, 3600.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,27 +57,46 @@ def resolve_timing(given: Timing | None, environment: Environment) -> Timing:
     if given is not None:
         return given
     read = {
-        name: environment.ours(f"SURGETANK_{name.upper()}", float, "a number of seconds")
-        for name in [each.name for each in fields(Timing)]
+        each.name: environment.number(f"SURGETANK_{each.name.upper()}", *TIMING_RANGES[each.name])
+        for each in fields(Timing)
     }
-    return Timing(**{name: value for name, value in read.items() if value is not None})
+    chosen = {name: value for name, value in read.items() if value is not None}
+    for kind in ("backoff", "cooldown"):
+        _reconcile(kind, chosen, environment)
+    return Timing(**chosen)
+
+
+def _reconcile(kind: str, chosen: dict[str, float], environment: Environment) -> None:
+    """Pass over what makes a longest wait shorter than the first one."""
+    initial, longest = f"{kind}_initial", f"{kind}_max"
+    defaults = Timing()
+    first = chosen.get(initial, getattr(defaults, initial))
+    if chosen.get(longest, getattr(defaults, longest)) >= first:
+        return
+    if chosen.pop(longest, None) is not None:
+        environment.ignore(f"SURGETANK_{longest.upper()}", f"at least {initial}, which is {first:g}")
+    if first > getattr(defaults, longest):
+        chosen.pop(initial)
+        environment.ignore(
+            f"SURGETANK_{initial.upper()}", f"at most {longest}, which is {getattr(defaults, longest):g}"
+        )
 
 
 def resolve_export_timeout(variable: str, millis: float | None, environment: Environment) -> float:
     """Return the drop-in classes' time-out in seconds; the SDK's own are not checked, so neither are these."""
     if millis is None:
-        millis = environment.theirs(variable, float)
+        seconds = environment.number(variable, *EXPORT_TIMEOUT_RANGE, unit=0.001)
+        millis = None if seconds is None else seconds * 1000
     if millis is None or not millis > 0:
         millis = EXPORT_TIMEOUT * 1000
-    return min(max(millis / 1000, 0.001), 3600.0)
+    low, high = EXPORT_TIMEOUT_RANGE
+    return min(max(millis / 1000, low), high)
 
 
 def resolve_seconds(name: str, given: float | None, environment: Environment, default: float) -> float:
     """Complete one duration in seconds from keyword, `SURGETANK_<NAME>` and default."""
-    value = given
-    if value is None:
-        value = environment.ours(f"SURGETANK_{name.upper()}", float, "a number of seconds")
-    if value is None:
-        value = default
-    check_number(name, value, *SECONDS_RANGE)
-    return float(value)
+    if given is not None:
+        check_number(name, given, *SECONDS_RANGE)
+        return float(given)
+    read = environment.number(f"SURGETANK_{name.upper()}", *SECONDS_RANGE)
+    return default if read is None else read

@@ -6,7 +6,6 @@ Invariants: what is refused is named without repeating a password.
 
 from __future__ import annotations
 
-import ssl
 import sys
 from base64 import b64encode
 from typing import Final
@@ -14,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from surgetank._version import __version__
 from surgetank.config import OutletConfig
+from surgetank.config.tls import check_authorities, check_client
 from surgetank.errors import ConfigError
 
 USER_AGENT: Final = f"surgetank/{__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"
@@ -33,22 +33,9 @@ def check_tls_files(outlet: OutletConfig) -> None:
     Raises:
         ConfigError: A certificate or key file does not hold what it should.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if outlet.certificate_file is not None:
-        try:
-            context.load_verify_locations(outlet.certificate_file)
-        except (OSError, ValueError):
-            raise ConfigError("certificate_file", outlet.certificate_file, "CA certificates in PEM form") from None
+        check_authorities("certificate_file", outlet.certificate_file)
     if outlet.client_certificate_file is not None:
-        try:
-            context.load_cert_chain(outlet.client_certificate_file, outlet.client_key_file, password=_no_password)
-        except (OSError, ValueError):
-            permitted = "a certificate in PEM form whose key is client_key_file"
-            raise ConfigError("client_certificate_file", outlet.client_certificate_file, permitted) from None
+        check_client("client_certificate_file", outlet.client_certificate_file, outlet.client_key_file)
     elif outlet.client_key_file is not None:
         raise ConfigError("client_key_file", outlet.client_key_file, "given together with client_certificate_file")
-
-
-def _no_password() -> str:
-    # Without this, OpenSSL would ask for a key's password on the terminal.
-    raise ValueError("an encrypted key has no one here to ask")

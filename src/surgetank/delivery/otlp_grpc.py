@@ -24,6 +24,7 @@ import grpc
 
 from surgetank import threads
 from surgetank.config import OutletConfig
+from surgetank.config.headers import checked_header
 from surgetank.delivery import verdicts
 from surgetank.delivery.credentials import BATCH_ID_HEADER, USER_AGENT, basic, check_tls_files
 from surgetank.errors import ConfigError
@@ -107,9 +108,6 @@ _NEAR: Final = 0.02
 
 # gRPC's words for a variable that says no; anything else leaves its fork handlers in place.
 _NO: Final = ("0", "false", "no", "off", "f", "n")
-
-_KEY: Final = re.compile(r"[0-9a-z_.-]+")
-_VALUE: Final = re.compile(r"[\x20-\x7e]*")
 
 _is_used = False
 """Whether a channel was ever made in this process or the one that it is a fork of."""
@@ -336,14 +334,9 @@ def _proxy_options(proxy: str | None) -> list[tuple[str, Any]]:
 
 def _entry(name: str, value: str) -> tuple[str, str | bytes]:
     """Return a header as metadata."""
-    if not _KEY.fullmatch(name) or name.startswith("grpc-"):
+    if checked_header(name, value, "grpc") != name:
         raise ConfigError(
-            "headers", name, "for gRPC: lower-case letters, digits, _ . - and no name that begins with grpc-"
+            "headers", name, "for gRPC lower-case letters, digits, _ . - and no name that begins with grpc-"
         )
-    if name.endswith("-bin"):
-        # gRPC itself encodes these, in base64.
-        return name, value.encode()
-    if not _VALUE.fullmatch(value):
-        # The value may be a credential, so the message names the header only.
-        raise ConfigError(f"headers[{name}]", "…", "printable ASCII, which is all that gRPC carries")
-    return name, value
+    # gRPC itself encodes what is called so, in base64.
+    return name, value.encode() if name.endswith("-bin") else value

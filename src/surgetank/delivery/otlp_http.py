@@ -31,6 +31,7 @@ from urllib3.exceptions import SSLError as UrllibSSLError
 from urllib3.util import Timeout, Url, parse_url
 
 from surgetank.config import OutletConfig
+from surgetank.config.environment import say_once
 from surgetank.delivery import verdicts
 from surgetank.delivery.credentials import BATCH_ID_HEADER, USER_AGENT, basic, check_tls_files
 from surgetank.delivery.line import Line, pool_classes
@@ -322,11 +323,27 @@ def _proxy_for(url: Url, configured: str | None) -> Url | None:
         if configured and "://" not in configured:
             # `HTTP_PROXY=proxy:3128` is what other clients understand, too.
             configured = f"http://{configured}"
+        try:
+            return _checked_proxy(configured)
+        except ConfigError as error:
+            # SOCKS, for one, which other programs may have been told to use.
+            say_once(
+                "proxy",
+                configured,
+                "the proxy that the environment names must be %s (got %r); it is ignored",
+                error.permitted,
+                error.value,
+            )
+            return None
+    return _checked_proxy(configured)
+
+
+def _checked_proxy(configured: str) -> Url | None:
     if not configured:
         return None
     proxy = _parsed("proxy", configured)
     if proxy.scheme not in ("http", "https") or not proxy.host:
-        raise ConfigError("proxy", _without_auth(proxy), "an http:// or https:// URL with a host")
+        raise ConfigError("proxy", configured, "an http:// or https:// URL with a host")
     return proxy
 
 

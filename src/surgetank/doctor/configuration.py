@@ -38,8 +38,8 @@ def check_configuration() -> tuple[Effective, list[Finding]]:
     found = [
         failed(
             name,
-            f"{error.field}={error.value} is refused, so no tank can be made.",
-            f"Set it to {error.permitted}, or unset it; the checks below go on as if it were unset.",
+            f"{effective.environment.said[error.field]}.",
+            "Correct it, or unset it; the checks below go on as if it were unset.",
         )
         for error in refused
     ]
@@ -94,7 +94,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _switched_off(effective: Effective) -> Iterator[Finding]:
     name = "configuration"
-    if (effective.environment.text(_DISABLED) or "").lower() == "true":
+    if effective.environment.is_true(_DISABLED):
         yield warning(name, f"{_DISABLED}=true: nothing is sent.", f"Unset {_DISABLED}, if telemetry is wanted.")
     for variable, signal in _EXPORTERS.items():
         # Often wanted, for metrics above all, so this is no warning.

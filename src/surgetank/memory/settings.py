@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from surgetank.config import Environment, check_number, parse_bool
+from surgetank.config import Environment, check_flag, check_number
 from surgetank.errors import ConfigError
 
 
@@ -42,8 +42,7 @@ class MemoryConfig:
     period: float | None = None
 
     def __post_init__(self) -> None:
-        if self.adaptive not in (None, True, False):
-            raise ConfigError("memory.adaptive", self.adaptive, "True or False")
+        check_flag("memory.adaptive", self.adaptive)
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None:
@@ -78,32 +77,37 @@ def resolve_memory(given: MemoryConfig | None, environment: Environment) -> Memo
     Complete the memory's configuration from keyword, `SURGETANK_MEMORY_*`, `SURGETANK_ADAPTIVE` and default.
 
     Raises:
-        ConfigError: A value is outside its range, or the two thresholds are the wrong way round.
+        ConfigError: A keyword is outside its range, or the two thresholds are the wrong way round.
     """
     given = given or MemoryConfig()
     chosen = {name: _number(name, given, environment) for name in RANGES}
     adaptive = given.adaptive
     if adaptive is None:
-        adaptive = environment.ours("SURGETANK_ADAPTIVE", parse_bool, "true or false")
-    # The environment may contradict the keywords, or the defaults.
+        adaptive = environment.flag("SURGETANK_ADAPTIVE")
+    _reconcile(chosen, given, environment)
     settings = MemorySettings(
-        adaptive=True if adaptive is None else bool(adaptive),
+        adaptive=True if adaptive is None else adaptive,
         **{name: value for name, value in chosen.items() if value is not None},
     )
-    from_variable = given.reduce_above is None and environment.text("SURGETANK_MEMORY_REDUCE_ABOVE") is not None
-    name = "SURGETANK_MEMORY_REDUCE_ABOVE" if from_variable else "memory.reduce_above"
-    _check_order(name, settings.reduce_above, settings.restore_below)
+    _check_order("memory.reduce_above", settings.reduce_above, settings.restore_below)
     return settings
+
+
+def _reconcile(chosen: dict[str, float | None], given: MemoryConfig, environment: Environment) -> None:
+    """Pass over variables with which a threshold is not above the other, be that a keyword's or the default's."""
+    defaults = MemorySettings()
+    pair = ("reduce_above", "restore_below")
+    for name, word in zip(pair, ("above `restore_below`", "below `reduce_above`"), strict=True):
+        high, low = (chosen[each] or getattr(defaults, each) for each in pair)
+        if high <= low and getattr(given, name) is None and chosen[name] is not None:
+            environment.ignore(f"SURGETANK_MEMORY_{name.upper()}", f"{word} ({low if name == pair[0] else high:g})")
+            chosen[name] = None
 
 
 def _number(name: str, given: MemoryConfig, environment: Environment) -> float | None:
     value: float | None = getattr(given, name)
     if value is None:
-        low, high = RANGES[name]
-        variable = f"SURGETANK_MEMORY_{name.upper()}"
-        value = environment.ours(variable, float, f"a number from {low:.10g} to {high:.10g}")
-        if value is not None:
-            check_number(variable, value, low, high)
+        value = environment.number(f"SURGETANK_MEMORY_{name.upper()}", *RANGES[name])
     return None if value is None else float(value)
 
 

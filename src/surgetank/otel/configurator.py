@@ -63,7 +63,7 @@ class SurgetankConfigurator(_SdkConfigurator):  # type: ignore[misc]  # the SDK'
             configure(**arguments)
             return
         signals = [signal for signal, name in _VARIABLES.items() if _is_ours(environment, name)]
-        if (environment.text("OTEL_SDK_DISABLED") or "").lower() == "true":
+        if environment.is_true("OTEL_SDK_DISABLED"):
             signals = []
         # Where a reader cannot be added any more when there is a provider, the SDK makes it, by our other entry point.
         is_early = Signal.METRICS in signals and not can_add_readers()

@@ -10,14 +10,16 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 from surgetank.config import MEBIBYTE, Environment, OutletConfig, check_choice, check_number
-from surgetank.errors import ConfigError
+from surgetank.errors import HIDDEN, ConfigError
+from surgetank.spool.encryption import Cipher
 
 Durability = Literal["memory", "os", "disk"]
 DURABILITIES: Final[tuple[Durability, ...]] = ("memory", "os", "disk")
-_NAMES: Final = "one of " + ", ".join(map(repr, DURABILITIES))
+_OWN: Final = "a folder of your own, not one that all users share"
 
 # A segment's head and acks take 8 KiB; 4 MiB keep that below 1 % and what a limit gives up at a time small.
 SEGMENT_BYTES: Final = 4 * MEBIBYTE
@@ -69,10 +71,18 @@ class SpoolConfig:
             value = getattr(self, name)
             if value is not None:
                 check_number(f"spool.{name}", value, low, high)
+        if self.dir is not None and not isinstance(self.dir, (str, os.PathLike)):
+            raise ConfigError("spool.dir", self.dir, "a path")
+        if not (self.encryption_key is None or isinstance(self.encryption_key, str) or callable(self.encryption_key)):
+            raise ConfigError("spool.encryption_key", HIDDEN, "the key's text, or a function that returns it")
+        if self.encryption_key_file is not None and not isinstance(self.encryption_key_file, (str, os.PathLike)):
+            raise ConfigError("spool.encryption_key_file", HIDDEN, "a path")
         if self.durability is not None:
             check_choice("spool.durability", self.durability, DURABILITIES)
         if self.encryption_key is not None and self.encryption_key_file is not None:
-            raise ConfigError("spool.encryption_key_file", self.encryption_key_file, "one source of the key, not two")
+            raise ConfigError(
+                "spool.encryption_key_file", HIDDEN, "left out beside encryption_key: one source of the key, not two"
+            )
 
 
 RANGES: Final[Mapping[str, tuple[float, float, float]]] = {
@@ -114,14 +124,12 @@ def resolve_spool(
     Complete a spool's configuration from keyword, `SURGETANK_SPOOL_*` and default.
 
     Raises:
-        ConfigError: A value is outside its range, or the folder is one that all users share.
+        ConfigError: A keyword is outside its range, or the folder is one that all users share.
     """
     given = given or SpoolConfig()
     numbers = {name: _number(name, given, environment) for name in RANGES}
-    durability = given.durability or environment.ours("SURGETANK_SPOOL_DURABILITY", _parse_durability, _NAMES) or "os"
-    path = os.fspath(given.dir) if given.dir is not None else environment.text("SURGETANK_SPOOL_DIR")
-    if path is not None:
-        _refuse_shared("spool.dir" if given.dir is not None else "SURGETANK_SPOOL_DIR", path)
+    durability = given.durability or environment.choice("SURGETANK_SPOOL_DURABILITY", DURABILITIES) or "os"
+    path = named_folder(given, environment)
     max_bytes = int(numbers["max_mb"] * MEBIBYTE)
     return SpoolSettings(
         path=os.path.abspath(os.path.expanduser(path or default_folder(environment, outlets))),
@@ -135,21 +143,11 @@ def resolve_spool(
     )
 
 
-def _parse_durability(text: str) -> Durability:
-    for known in DURABILITIES:
-        if text.lower() == known:
-            return known
-    raise ValueError(text)
-
-
 def _number(name: str, given: SpoolConfig, environment: Environment) -> float:
     low, high, default = RANGES[name]
     value = getattr(given, name)
     if value is None:
-        variable = f"SURGETANK_SPOOL_{name.upper()}"
-        value = environment.ours(variable, float, f"a number from {low:.10g} to {high:.10g}")
-        if value is not None:
-            check_number(variable, value, low, high)
+        value = environment.number(f"SURGETANK_SPOOL_{name.upper()}", low, high)
     return float(default if value is None else value)
 
 
@@ -171,18 +169,56 @@ def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("spool.encryption_key_file", path, f"a readable text file ({error})") from None
+    except (OSError, ValueError) as error:
+        # Who has mistaken this setting for the other one has put the key here, so only what is a path is repeated.
+        why = error.strerror if isinstance(error, OSError) else "not a text"
+        named = path if os.path.isabs(path) or os.path.exists(path) else HIDDEN
+        raise ConfigError("spool.encryption_key_file", named, f"a readable text file ({why})") from None
 
 
-def _refuse_shared(name: str, path: str) -> None:
+def is_key_usable(given: SpoolConfig | None, environment: Environment) -> bool:
+    """
+    Whether what the environment says of the encryption key is of use, or is not needed; logs why it is not.
+
+    Without its key nothing may be stored: whoever asks for encryption would rather lose what memory cannot hold than find it
+    readable on disk.
+    """
+    given = given or SpoolConfig()
+    source = key_source(given, environment)
+    if given.encryption_key is not None or given.encryption_key_file is not None or source is None:
+        return True
+    try:
+        Cipher(source())
+    except ConfigError as error:
+        file = "SURGETANK_SPOOL_ENCRYPTION_KEY_FILE"
+        name = file if environment.text(file) is not None else "SURGETANK_SPOOL_ENCRYPTION_KEY"
+        then = "nothing is stored, because it would not be encrypted"
+        environment.ignore(name, error.permitted, is_shown=False, then=then)
+        return False
+    return True
+
+
+def named_folder(given: SpoolConfig | None, environment: Environment) -> str | None:
+    """
+    Return the folder that keyword or environment name; None for neither, and for a variable that names one of all users.
+
+    Raises:
+        ConfigError: The keyword names a folder that all users share.
+    """
+    if given is not None and given.dir is not None:
+        return _own_folder("spool.dir", os.fspath(given.dir))
+    return environment.read("SURGETANK_SPOOL_DIR", partial(_own_folder, "SURGETANK_SPOOL_DIR"), _OWN)
+
+
+def _own_folder(name: str, path: str) -> str:
     """Refuse `/tmp` and its kin: what lies there can be planted and read by everybody."""
     try:
         mode = os.stat(path).st_mode
-    except OSError:
-        return  # It will be made, or the spool will say why it cannot be.
+    except (OSError, ValueError):
+        return path  # It will be made, or the spool will say why it cannot be.
     if mode & stat.S_IWOTH and mode & stat.S_ISVTX:
-        raise ConfigError(name, path, "a folder of your own, not one that all users share")
+        raise ConfigError(name, path, _OWN)
+    return path
 
 
 def default_folder(environment: Environment, outlets: Iterable[OutletConfig]) -> str:
@@ -214,7 +250,7 @@ def _named_state(environment: Environment) -> str | None:
 
 def names_folder(given: SpoolConfig | None, environment: Environment) -> bool:
     """Whether keyword or environment name a folder."""
-    return (given is not None and given.dir is not None) or bool(environment.text("SURGETANK_SPOOL_DIR"))
+    return named_folder(given, environment) is not None
 
 
 def is_homeless(given: SpoolConfig | None, environment: Environment) -> bool:
