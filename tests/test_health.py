@@ -5,7 +5,8 @@ from dataclasses import replace
 import surgetank
 from fakes.requests import span
 from fakes.tanks import stepped_tank
-from surgetank.health import LATELY, HealthState, Watch
+from surgetank.episodes import LATELY
+from surgetank.health import HealthState, Watch
 from surgetank.model import BreakerState, Signal, SignalStats, TankStats
 from surgetank.otlp.spans import snapshot
 from surgetank.testing import ManualClock, delivered, permanent, silence
@@ -52,10 +53,10 @@ def test_a_loss_is_reported_for_a_minute():
     assert judge(watch, **again).state is HealthState.LOSING
 
 
-def test_what_was_given_up_on_purpose_is_no_loss():
-    """Thinning out was asked for; who offers after shutdown was told."""
-    health = judge(Watch(ManualClock()), offered=5, dropped={"sampled": 3, "already_shutdown": 2})
-    assert health.state is HealthState.DELIVERING
+def test_what_is_thinned_out_is_lost_all_the_same():
+    """It was asked for, and people want to know while it happens."""
+    health = judge(Watch(ManualClock()), offered=5, dropped={"sampled": 3})
+    assert (health.state, health.is_losing) == (HealthState.LOSING, True)
 
 
 def test_a_refusal_for_good_is_a_loss_and_names_the_answer():

@@ -1,6 +1,6 @@
 """How a tank fares, in one word and the reasons for it: what a readiness probe, a live view and a doctor ask.
 
-Owns: what was lost when last asked, so that "lately" means something.
+Owns: the losses of one tank (`episodes.py`), which its log lines speak of, too.
 Threads: any; one that asks while another does gets the same answer.
 Invariants: never raises, never waits for the disk or the network; an outage alone is no ill health of the application's.
 """
@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from surgetank.model import INTENDED_DROPS, BreakerState, Clock, Signal, SignalStats, TankStats
+from surgetank.episodes import Losses
+from surgetank.model import INTENDED_DROPS, BreakerState, Clock, TankStats
 
-LATELY: Final = 60.0
-"""So many seconds after the last loss a tank counts as losing."""
 INTENDED: Final = frozenset(reason.value for reason in INTENDED_DROPS)
 """What is given up because somebody asked for it, as the books name it."""
 
@@ -40,6 +39,8 @@ class Health:
     state: HealthState
     reasons: tuple[str, ...] = ()
     """Why it is not `delivering`, a sentence each."""
+    is_losing: bool = False
+    """Whether anything was dropped or refused for good within the last minute; also after the shutdown, when `state` is `ended`."""
 
     @property
     def is_ready(self) -> bool:
@@ -64,13 +65,11 @@ class Watch:
     """
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._seen: dict[tuple[Signal, str], int] = {}
-        self._lost_at: dict[tuple[Signal, str], float] = {}
+        self.losses: Final = Losses(clock)
 
     def forget(self) -> None:
         """Start anew, as the books of a forked child do."""
-        self._seen, self._lost_at = {}, {}
+        self.losses.forget()
 
     def judge(self, stats: TankStats, *, is_ended: bool) -> Health:
         """
@@ -80,34 +79,13 @@ class Watch:
             stats: As of now.
             is_ended: Whether the tank was shut down.
         """
-        lost = list(self._lately_lost(stats))
+        lost = self.losses.observe(stats.by_signal())
         if is_ended:
-            return Health(state=HealthState.ENDED, reasons=("the tank was shut down", *lost))
+            return Health(state=HealthState.ENDED, reasons=("the tank was shut down", *lost), is_losing=bool(lost))
         held = list(_held(stats))
         if lost:
-            return Health(state=HealthState.LOSING, reasons=(*lost, *held))
+            return Health(state=HealthState.LOSING, reasons=(*lost, *held), is_losing=True)
         return Health(state=HealthState.HOLDING if held else HealthState.DELIVERING, reasons=tuple(held))
-
-    def _lately_lost(self, stats: TankStats) -> Iterator[str]:
-        now = self._clock.monotonic()
-        for signal, books in stats.by_signal().items():
-            for reason, items in _losses(books):
-                key = signal, reason
-                if items > self._seen.get(key, 0):
-                    self._lost_at[key] = now
-                    self._seen[key] = items
-                if now - self._lost_at.get(key, float("-inf")) < LATELY:
-                    yield f"{signal.value}: {items} lost so far, the latest within a minute: {reason}"
-
-
-def _losses(books: SignalStats) -> Iterator[tuple[str, int]]:
-    for reason, items in books.dropped.items():
-        if reason not in INTENDED:
-            yield reason, items
-    for cause, items in books.rejected_by_cause.items():
-        yield f"refused for good ({cause})", items
-    if books.unaccounted:
-        yield "unaccounted for, a defect of surgetank's", abs(books.unaccounted)
 
 
 def _held(stats: TankStats) -> Iterator[str]:
@@ -124,6 +102,6 @@ def _held(stats: TankStats) -> Iterator[str]:
     if stats.orphans_waiting:
         yield f"{stats.orphans_waiting} folders of dead processes wait to be taken over, a few at a time"
     if stats.is_spool_down:
-        yield "the spool cannot be written; telemetry is held in memory only"
+        yield "the spool cannot be written; nothing more is stored until it can"
     if stats.scale < 1:
         yield f"memory runs short ({stats.pressure:.0%} of its limit); buffers have {stats.scale:.0%} of their size"

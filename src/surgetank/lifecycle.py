@@ -54,6 +54,9 @@ class Living(Protocol):
     def shutdown(self) -> bool:
         """End within the configured deadline."""
 
+    def tell_last(self) -> None:
+        """Say what became of items that came after the end."""
+
 
 _living: WeakSet[Any] = WeakSet()
 # They still refuse offers, under locks that a forked child must not find taken.
@@ -100,10 +103,11 @@ def _install_once() -> None:
 
 def _end_all() -> None:
     _have_all(lambda living: living.shutdown())
+    _have_all(lambda ended: ended.tell_last(), _ended)
 
 
-def _have_all(act: Callable[[Living], object]) -> None:
-    for living in list(_living):
+def _have_all(act: Callable[[Living], object], among: WeakSet[Any] = _living) -> None:
+    for living in list(among):
         try:
             act(living)
         except Exception:

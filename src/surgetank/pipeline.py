@@ -91,6 +91,8 @@ class Pipeline:
         self.signal: Final = codec.signal
         self.measure: Callable[[Attempt], None] = lambda _: None
         """Told of each attempt at delivery, on the delivery thread."""
+        self.on_drop: Callable[[], None] = lambda: None
+        """Told that something was dropped, on any thread; must be re-entrant and quick."""
         self.limits: Final = limits
         self._clock = clock
         # Threads of ours are known as such, so that what libraries log on them is not taken for the application's.
@@ -98,6 +100,7 @@ class Pipeline:
         self._sender = sender
         self._endpoint = endpoint
         self._buffer = Buffer(limits, on_work=self._wake_sealer)
+        self._buffer.on_drop = self._dropped
         self._has_spool = spool is not None
         self._store_share = STORE_SHARE if spool is not None and not is_write_ahead else 0.0
         self._on_stored = on_stored
@@ -203,6 +206,10 @@ class Pipeline:
     def has_had_items(self) -> bool:
         """Whether anything was ever offered or found on disk. A look without the lock."""
         return self._buffer.has_had_items
+
+    def _dropped(self) -> None:
+        # Asked for each time, as below.
+        self.on_drop()
 
     def _measure(self, attempt: Attempt) -> None:
         # Asked for each time: whoever measures may come later than the worker.
@@ -398,11 +405,14 @@ class Pipeline:
         if self._is_ending and self._worker.is_closed_off:
             # What was not stored for want of a reason now has one, and nobody need wait for the endpoint any longer.
             self._reservoir.save_unsaved()
-        return self._worker.step()
+        rest = self._worker.step()
+        self._buffer.tell_of_drops()
+        return rest
 
     def seal_step(self) -> float:
         """Encode a slice and seal what is due, on the calling thread; return as `deliver_step` does."""
         rest = self._sealer.step()
+        self._buffer.tell_of_drops()
         overdue_at = self._worker.overdue_at()
         if overdue_at == FOREVER:
             return rest
@@ -415,6 +425,7 @@ class Pipeline:
     def resize(self, scale: float) -> None:
         """Obey that part of the limits from now on; what does not fit goes to disk if it can, else gives way."""
         self._buffer.resize(scale)
+        self._buffer.tell_of_drops()
 
     @property
     def memory_bytes(self) -> int:
@@ -440,6 +451,7 @@ class Pipeline:
         """Do for the spool what is due from time to time, and have what waits on disk sent."""
         recovered = self._buffer.recovered
         self._reservoir.tend()
+        self._buffer.tell_of_drops()
         if self._buffer.recovered > recovered:
             # Whoever left it met an outage, or a crash that the whole fleet may have met.
             self._worker.begin_slowly()

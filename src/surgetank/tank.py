@@ -54,6 +54,8 @@ _logger: Final = logging.getLogger("surgetank")
 SAME_SHUTDOWN: Final = 1.0
 # The least part of the traces that a sampler starts, whatever the pressure.
 SAMPLER_FLOOR: Final = 1 / 64
+# While something is lost, it is looked this often (seconds) for other losses, and for its end.
+LOOK_PERIOD: Final = 1.0
 # The share of a deadline that the last metric collection may take: its callbacks are the application's.
 COLLECT_SHARE: Final = 0.2
 
@@ -176,6 +178,13 @@ class Tank:
             is_threaded=is_threaded,
         )
         self._health = Watch(self._clock)
+        self._teller = Loop("surgetank-teller", self._tell, nullcontext, is_threaded=is_threaded)
+        self._is_telling = self._has_told_late = False
+        for pipeline in self._pipelines.values():
+            pipeline.on_drop = self._have_told
+        for place in self._endpoints.values():
+            place.on_news = self._have_told
+            place.is_losing = lambda: self.health().is_losing
         self._presence = Presence(
             folder_for(environment) if is_threaded else None, self._describe, self._clock, filesystem=filesystem
         )
@@ -346,6 +355,7 @@ class Tank:
             self._memory.loop.step_here()
             if self._disk is not None and self._disk.is_free(timeout):
                 self._keeper.step_here()
+            self._teller.step_here()
         collected = self._sources.draw(timeout)
         if self._metric_reader is not None:
             left = deadline - self._clock.monotonic()
@@ -354,6 +364,8 @@ class Tank:
         flushes = [(pipeline, pipeline.begin_flush(left)) for pipeline in self._pipelines.values()]
         # Each is ended, whatever became of the others.
         succeeded = [pipeline.end_flush(flush) for pipeline, flush in flushes]
+        if not self._is_threaded:
+            self._teller.step_here()
         return collected and all(succeeded)
 
     def shutdown(self, timeout: float | None = None) -> bool:
@@ -416,6 +428,8 @@ class Tank:
             pipeline.after_fork_in_child()
         self._keeper.reset()
         self._memory.loop.reset()
+        self._teller.reset()
+        self._is_telling = self._has_told_late = False
         self._presence.after_fork_in_child()
         self._health.forget()
         if self._disk is not None:
@@ -505,6 +519,38 @@ class Tank:
                 pipeline.tend()
         return self._disk.period
 
+    def _have_told(self) -> None:
+        """Have our own thread tell of what was dropped, or of an outage; called on any thread, within a drop."""
+        if self._teller.is_manned:
+            if not self._is_telling:
+                self._is_telling = True
+                self._teller.wake()
+        elif self._is_closed and not self._has_told_late:
+            # The first of what is offered after the end; the exit hook tells the exact counts.
+            self._has_told_late = True
+            if not self._is_threaded:
+                self._tell()
+            else:
+                threads.start_to_end(self._tell, "surgetank-teller")
+
+    def _tell(self, *, is_final: bool = False) -> float:
+        """Log what there is to be told of losses and outages; return the seconds until there may be more."""
+        # Before the look: what is dropped after it is told of by another one.
+        self._is_telling = False
+        with own_work(suppressed):
+            rests = [endpoint.tell(is_final=is_final) for endpoint in self._endpoints.values()]
+            losses = self._health.losses
+            books = {signal: pipeline.stats() for signal, pipeline in self._pipelines.items()}
+            losses.tell(books, is_final=is_final)
+        if losses.is_on:
+            self._is_telling = True
+            rests.append(LOOK_PERIOD)
+        return min(rests)
+
+    def tell_last(self) -> None:
+        """Log exact counts of what was dropped after the shutdown; called by the exit hook."""
+        self._tell(is_final=True)
+
     def _shut_door(self, signal: Signal) -> None:
         """Close one signal, as its provider asks; providers that close in a row share one deadline."""
         if self.is_entered_here() or is_own_thread():
@@ -558,12 +604,14 @@ class Tank:
     def _close_helpers(self) -> None:
         disk = self._disk
         self._memory.loop.stop()
+        self._teller.stop()
         self._presence.stop()
         if disk is not None:
             # Where it hangs, the keeper lets go of the folder when it comes back, or the kernel does at the end.
             self._keeper.stop(disk.close)
             self._keeper.end(JOIN_TIMEOUT, disk.is_free)
         self._memory.loop.join(JOIN_TIMEOUT)
+        self._teller.join(JOIN_TIMEOUT)
         self._presence.end(JOIN_TIMEOUT)
 
     def _describe(self) -> dict[str, Any]:
@@ -590,6 +638,7 @@ class Tank:
         if self._has_reported:
             return
         self._has_reported = True
+        self._tell(is_final=True)
         stats = {signal: pipeline.stats() for signal, pipeline in self._pipelines.items()}
         clauses = [_clause(signal, books) for signal, books in stats.items() if books.offered or books.recovered]
         lost = any(books.dropped or books.rejected for books in stats.values())

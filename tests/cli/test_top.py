@@ -16,7 +16,7 @@ from surgetank.cli.top_columns import Page
 from surgetank.cli.top_readings import printable, read
 from surgetank.cli.top_view import Frame, draw
 from surgetank.cli.top_watch import LINGER, Watcher, totals
-from surgetank.health import LATELY
+from surgetank.episodes import LATELY
 from surgetank.model import Signal, SignalStats
 from surgetank.presence import Sighting, sightings
 from surgetank.spool.filesystem import OsFilesystem

@@ -92,7 +92,7 @@ def test_a_full_disk_means_memory_and_comes_back_by_itself(collector, small_disk
         **variables(small_disk / "spool"),
     )
     before, _ = lines_until(process, '{"full')
-    assert sum("held in memory only" in line for line in before) == 1, before
+    assert sum("nothing more is stored" in line for line in before) == 1, before
     filler.unlink()
     go_on(process)
     after, said = lines_until(process, '{"stored')

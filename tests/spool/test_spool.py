@@ -290,7 +290,7 @@ def test_a_disk_that_says_no_is_asked_again_later(number, caplog):
     assert process.append("c") is not None
 
     assert len(caplog.records) == 2
-    assert "held in memory only" in caplog.text
+    assert "nothing more is stored" in caplog.text
     assert "written again" in caplog.text
 
 

@@ -30,6 +30,8 @@ class Books:
         self.dropped: dict[DropReason, int] = {}
         self.dropped_attempted: dict[DropReason, int] = {}
         """Of the dropped items, those that had been handed to the sender before."""
+        self.has_dropped = False
+        """Whether anything was dropped since whoever tells of it last looked."""
         self.dropped_bytes: dict[DropReason, int] = {}
         """What the dropped items were charged for, as far as that was known."""
         self.spooled = 0
@@ -55,6 +57,7 @@ class Books:
 
     def drop(self, reason: DropReason, items: int, size: int, *, attempted: int = 0) -> None:
         """Count items that are given up, the bytes that they were charged for, and how many were handed to the sender before."""
+        self.has_dropped = True
         self.dropped[reason] = self.dropped.get(reason, 0) + items
         self.dropped_bytes[reason] = self.dropped_bytes.get(reason, 0) + size
         if attempted:

@@ -135,6 +135,8 @@ class Buffer:
         self._on_work = on_work
         self.has_backlog: Callable[[], bool] = lambda: False
         """Asks whether anything waits on disk alone that could be sent; set by whoever joins the two. Called with the lock held."""
+        self.on_drop: Callable[[], None] = lambda: None
+        """Called without the lock, on any thread, when something was dropped; must be re-entrant and quick."""
         self._slice_bytes = slice_bytes(limits.max_bytes)
         self._scale = 1.0
         self.reset()
@@ -238,6 +240,7 @@ class Buffer:
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
                     self._admit(item, charge, is_critical)
+            self.tell_of_drops()
 
     def _serve_waiters(self) -> None:
         """Let in those who wait for room, in the order of their coming, as far as there is room or no hope."""
@@ -289,9 +292,17 @@ class Buffer:
                 self._section.restart()
                 with self._section:
                     pass
+        if self._books.has_dropped:
+            self.tell_of_drops()
         wake_at = self.wake_at
         if wake_at and (is_critical or len(self._intake.normal) >= wake_at):
             self._on_work()
+
+    def tell_of_drops(self) -> None:
+        """Have somebody told if anything was dropped since the last call; for whoever has just left the lock."""
+        if self._books.has_dropped:
+            self._books.has_dropped = False
+            self.on_drop()
 
     def thin_out(self, estimate: int) -> None:
         """Count an item of that size as offered and as thinned out (`sampling.py`). Never raises, never waits."""
@@ -303,6 +314,7 @@ class Buffer:
             self._section.restart()
             with self._section:
                 self._admit(THINNED_OUT, estimate, False)
+        self.tell_of_drops()
 
     def _admit(self, item: Any, charge: int, is_critical: bool) -> None:
         """Admit with every rule applied: when something is full, or the offer had to be parked."""

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from surgetank.cli.top_readings import UNREADABLE, Reading, read
-from surgetank.health import LATELY, HealthState
+from surgetank.episodes import LATELY
+from surgetank.health import HealthState
 from surgetank.model import Clock, Signal
 from surgetank.presence import Sighting
 

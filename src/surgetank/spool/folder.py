@@ -227,7 +227,7 @@ class Folder:
             reason = error if isinstance(error, str) else (error.strerror or type(error).__name__)
             self.say(
                 logging.WARNING,
-                f"the spool at {self.path} cannot be written ({reason}); telemetry is held in memory only until it can",
+                f"the spool at {self.path} cannot be written ({reason}); nothing more is stored until it can",
             )
         self._down_until = self.clock.monotonic() + RETRY_INTERVAL
 
