@@ -72,7 +72,7 @@ def test_a_handler_that_raises_costs_the_line_and_nothing_else():
 def test_a_line_of_the_disks_is_lost_in_a_handler_that_raises_and_the_work_is_done():
     """It is said between two steps that belong together, such as letting go on disk and in memory."""
     process = Process()
-    with raising_handler(), process.disk.folder.entered():
+    with raising_handler(), process.disk.folder.saying, process.disk.folder.lock:
         process.disk.folder.say(logging.WARNING, "a line")
 
 

@@ -49,7 +49,7 @@ def test_two_forks_at_the_same_time_leave_the_disk_free(monkeypatch):
 
     fork_at_the_same_time(folder, monkeypatch)
 
-    assert on_another_thread(lambda: folder._lock.acquire(timeout=0.01))
+    assert on_another_thread(lambda: folder.lock.acquire(timeout=0.01))
 
 
 def test_two_forks_at_the_same_time_leave_collections_free(monkeypatch):

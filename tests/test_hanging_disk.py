@@ -155,7 +155,7 @@ def hanging_elsewhere(disk):
     is_inside, may_go = threading.Event(), threading.Event()
 
     def hang():
-        with disk.folder.entered():
+        with disk.folder.lock:
             is_inside.set()
             may_go.wait(10)
 

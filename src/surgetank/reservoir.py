@@ -14,7 +14,17 @@ from typing import Final
 
 from surgetank.buffer.buffer import Buffer
 from surgetank.config import Persist
-from surgetank.model import BATCH_OVERHEAD, FAR, PARTIALLY_REJECTED, Clock, DropReason, HeldBatch, Lane, Verdict
+from surgetank.model import (
+    BATCH_OVERHEAD,
+    FAR,
+    PARTIALLY_REJECTED,
+    Clock,
+    DropReason,
+    HeldBatch,
+    Lane,
+    StoredRecord,
+    Verdict,
+)
 from surgetank.spool.dead_letters import DeadLetters
 from surgetank.spool.spool import Remainder, Spool
 
@@ -53,6 +63,8 @@ class Reservoir:
         self._is_write_ahead = is_write_ahead
         self._dead_letters = dead_letters
         self._is_replays_turn = False
+        self._settling: tuple[HeldBatch, StoredRecord | None, Sequence[HeldBatch]] | None = None
+        """A batch whose lease is being closed, its record, and its parts."""
         self._has_no_room = False
         """Whether the last batch that was to be read from disk found no room in memory."""
         if spool is not None:
@@ -125,7 +137,12 @@ class Reservoir:
             self._has_no_room = reserved is None
             return reserved is not None
 
-        held = self._spool.lease(now, has_room)
+        try:
+            held = self._spool.lease(now, has_room)
+        except BaseException:
+            if reserved is not None:
+                self._buffer.cancel(*reserved)
+            raise
         if held is not None:
             assert reserved is not None
             self._buffer.lease_read(held, reserved[1])
@@ -137,14 +154,26 @@ class Reservoir:
             self._buffer.changed_on_disk(recovered=0, lost={})
         return held
 
+    def reclaim(self) -> None:
+        """Have everything that is in flight wait again: the step that leased it was broken off, and nobody will settle it."""
+        self._end_settling()
+        for held in self._buffer.leased():
+            self.put_back(held)
+        self._buffer.cancel_reading()
+        if self._spool is not None:
+            self._spool.reclaim()
+            self._spool.settle()
+            self._balance()
+
     def put_back(self, held: HeldBatch) -> None:
         """Release a leased batch: to disk if it was read from there, else to memory."""
-        if self._spool is not None and held.first_seq == FAR and held.record is not None:
-            size = held.memory_bytes
-            if self._spool.release(held.record, held):
-                self._buffer.return_read(held, size)
-                return
-        self._buffer.put_back(held)
+        if not self._buffer.is_leased(held):
+            return
+        spool, record = self._spool, held.record
+        if spool is not None and record is not None and held.first_seq == FAR and spool.release(record, held):
+            self._buffer.return_read(held)
+        else:
+            self._buffer.put_back(held)
 
     def settle(
         self,
@@ -163,16 +192,32 @@ class Reservoir:
             self._buffer.settle(held, delivered=delivered, rejected=rejected, parts=parts, cause=cause)
             return
         whole = held.record
+        self._settling = held, whole, parts
         if parts and whole is not None:
             # First the parts, then the end of the whole: a crash in between repeats it.
             records = self._spool.replace(whole, [part.batch for part in parts])
             for part, record in zip(parts, records, strict=True):
                 part.record = record
-        is_closed = self._buffer.settle(held, delivered=delivered, rejected=rejected, parts=parts, cause=cause)
-        # With parts, only one that it was given meanwhile, by whoever stored what was in flight.
-        if is_closed and held.record is not None and not (parts and held.record is whole):
-            self._spool.ack(held.record)
+        self._buffer.settle(held, delivered=delivered, rejected=rejected, parts=parts, cause=cause)
+        self._end_settling()
         self._balance()
+
+    def _end_settling(self) -> None:
+        """End the records of what is settled; of what was not because something was raised, those of parts that nobody has."""
+        if self._settling is None or self._spool is None:
+            return
+        held, whole, parts = self._settling
+        if self._buffer.is_leased(held):
+            for part in parts:
+                if part.record is not None:
+                    self._spool.ack(part.record)
+            if parts and whole is not None and whole.is_done:
+                # It is in memory only, and can be stored again.
+                held.record = None
+        elif held.record is not None and not (parts and held.record is whole):
+            # With parts, only one that it was given meanwhile, by whoever stored what was in flight.
+            self._spool.ack(held.record)
+        self._settling = None
 
     def scratch(self, size: int) -> AbstractContextManager[None]:
         """Charge for working memory."""

@@ -79,7 +79,7 @@ class Process:
         """Return the child: a copy of everything, with descriptors of its own for the same open files."""
         filesystem = self.filesystem.process()
         folder = self.disk.folder
-        memo = {id(self.filesystem): filesystem, id(self.clock): self.clock, id(folder._lock): threading.RLock()}
+        memo = {id(self.filesystem): filesystem, id(self.clock): self.clock, id(folder.lock): threading.RLock()}
         if self.spool._cipher is not None:
             memo[id(self.spool._cipher)] = self.spool._cipher
         child = copy.deepcopy(self, memo)

@@ -63,12 +63,6 @@ class Books:
         if attempted:
             self.dropped_attempted[reason] = self.dropped_attempted.get(reason, 0) + attempted
 
-    def reject(self, items: int, cause: str) -> None:
-        """Count items that the receiver refused for good."""
-        if items:
-            self.rejected += items
-            self.rejected_by_cause[cause] = self.rejected_by_cause.get(cause, 0) + items
-
     def snapshot(
         self,
         *,

@@ -95,6 +95,7 @@ class _Section:
         try:
             if kind is not None:
                 buffer._reconcile()
+                buffer._check_flushes()
             if self._depth == 1:
                 while buffer._parked:
                     buffer._admit(*buffer._parked.popleft())
@@ -471,16 +472,16 @@ class Buffer:
     def lease(self, now: float) -> HeldBatch | None:
         """Take the next batch; it stays in the books, in flight, until it is settled."""
         with self._lock, self._section:
-            held = self._queue.take(now)
+            held = self._queue.next(now)
             if held is not None:
-                self._lease(held)
+                key = id(held)
+                self._queue.remove(held)
+                # From here on nothing is called: what raises leaves it in the queue or in flight.
+                self._leases[key] = held
+                if not held.is_attempted:
+                    held.is_attempted = True
+                    self._books.attempted += held.batch.items
             return held
-
-    def _lease(self, held: HeldBatch) -> None:
-        self._leases[id(held)] = held
-        if not held.is_attempted:
-            held.is_attempted = True
-            self._books.attempted += held.batch.items
 
     def lease_ready(self, now: float) -> HeldBatch | None:
         """Lease as `lease` does, but no batch that was set aside until later."""
@@ -490,8 +491,10 @@ class Buffer:
     def put_back(self, held: HeldBatch) -> None:
         """Release a leased batch: it waits again, where its age places it."""
         with self._lock, self._section:
-            if self._leases.pop(id(held), None) is not None:
+            key = id(held)
+            if key in self._leases:
                 self._queue.put_back(held)
+                del self._leases[key]
 
     def reserve(self, items: int, size: int) -> bool:
         """
@@ -503,6 +506,7 @@ class Buffer:
         with self._lock, self._section:
             if self._is_abandoned:
                 return False
+            self._forget_stale_limits()
             if items > self._room_items or size > self._admit_bytes:
                 if self._extra_items or self._reading or any(held.first_seq == FAR for held in self._leases.values()):
                     return False
@@ -512,15 +516,21 @@ class Buffer:
                     if self._extra_items and self._oversized is None:
                         self._raise_limits(0, 0)
                     return False
+            self._books.charge(items, size)
+            # From here on nothing is called.
             self._reading += items
             self._reading_bytes += size
-            self._books.charge(items, size)
             self._books.spooled -= items
             return True
 
     def _raise_limits(self, items: int, size: int) -> None:
         self._extra_items, self._extra_bytes = items, size
         self._set_limits()
+
+    def _forget_stale_limits(self) -> None:
+        """Lower the limits again when whoever raised them was broken off before the batch was in flight."""
+        if self._extra_items and self._oversized is None and not self._reading:
+            self._raise_limits(0, 0)
 
     def _has_left_memory(self, held: HeldBatch) -> None:
         """Lower the limits again when it was the oversized batch that has left."""
@@ -537,31 +547,55 @@ class Buffer:
         with self._lock, self._section:
             if self._is_abandoned:
                 return
+            self._books.charge(-items, -size)
             self._reading -= items
             self._reading_bytes -= size
-            self._books.charge(-items, -size)
             self._books.spooled += items
-            if self._oversized is None and self._extra_items:
-                self._raise_limits(0, 0)
+            self._forget_stale_limits()
+
+    def cancel_reading(self) -> None:
+        """Undo every `reserve` that came to nothing: whoever reserved was broken off."""
+        with self._lock, self._section:
+            if self._reading:
+                self.cancel(self._reading, self._reading_bytes)
+
+    def leased(self) -> list[HeldBatch]:
+        """Return the batches in flight."""
+        with self._lock, self._section:
+            return list(self._leases.values())
+
+    def is_leased(self, held: HeldBatch) -> bool:
+        """Whether a batch is in flight."""
+        return id(held) in self._leases
 
     def lease_read(self, held: HeldBatch, size: int) -> None:
         """Begin the lease of a batch that was read from disk, for which `size` bytes were reserved."""
         with self._lock, self._section:
             if self._is_abandoned:
                 return
+            key = id(held)
+            self._books.charge(0, held.memory_bytes - size)
+            # From here on nothing is called.
             self._reading -= held.batch.items
             self._reading_bytes -= size
-            self._books.charge(0, held.memory_bytes - size)
             if self._extra_items and self._oversized is None:
                 self._oversized = held
-            self._lease(held)
+            self._leases[key] = held
+            if not held.is_attempted:
+                held.is_attempted = True
+                self._books.attempted += held.batch.items
 
-    def return_read(self, held: HeldBatch, size: int) -> None:
-        """End the lease of a batch that waits on disk alone again; `size` is what it was charged for."""
+    def return_read(self, held: HeldBatch) -> None:
+        """End the lease of a batch that waits on disk alone again; its body goes, what is known of it stays."""
         with self._lock, self._section:
-            if self._leases.pop(id(held), None) is not None:
-                self._books.charge(-held.batch.items, -size)
+            key = id(held)
+            if key in self._leases:
+                without_body = replace(held.batch, body=b"")
+                self._books.charge(-held.batch.items, -held.memory_bytes)
+                # From here on nothing is called.
+                del self._leases[key]
                 self._books.spooled += held.batch.items
+                held.batch = without_body
                 self._has_left_memory(held)
 
     def changed_on_disk(
@@ -664,22 +698,29 @@ class Buffer:
             False when the lease was given up meanwhile; then nothing happens.
         """
         with self._lock, self._section:
-            if self._leases.pop(id(held), None) is None:
+            key = id(held)
+            if key not in self._leases:
                 return False
             left = sum(part.batch.items for part in parts)
             assert delivered + rejected + left == held.batch.items
-            self._books.delivered += delivered
-            self._books.reject(rejected, cause)
             growth = sum(part.memory_bytes for part in parts) - held.memory_bytes
             self._make_room(growth)
-            self._books.charge(left - held.batch.items, growth)
-            # Backwards, because each goes before what is equally old.
-            for part in reversed(parts):
-                part.is_attempted = True
-                self._queue.put_back(part)
             if rejected:
                 # What was read from disk may have been offered before any flush.
                 self._flushes.lose(0 if held.first_seq == FAR else held.first_seq)
+            for part in parts:
+                part.is_attempted = True
+            books, by_cause = self._books, self._books.rejected_by_cause.get(cause, 0) + rejected
+            books.charge(0, 0)
+            self._queue.put_back(*parts)
+            # From here on nothing is called: it is in flight, or settled in every respect.
+            del self._leases[key]
+            books.delivered += delivered
+            books.rejected += rejected
+            if rejected:
+                books.rejected_by_cause[cause] = by_cause
+            books.memory_items += left - held.batch.items
+            books.memory_bytes += growth
             self._has_left_memory(held)
             self._check_flushes()
             return True
@@ -687,19 +728,22 @@ class Buffer:
     @contextmanager
     def scratch(self, size: int) -> Iterator[None]:
         """Charge for working memory while the context lasts, making room for it where the strategy can."""
-        with self._lock, self._section:
-            if self._is_abandoned:
-                size = 0
-            self._make_room(size)
-            self._scratch_bytes += size
-            self._books.charge(0, size)
+        is_charged = False
         try:
+            with self._lock, self._section:
+                self._make_room(size)
+                self._books.charge(0, size)
+                # From here on nothing is called.
+                self._scratch_bytes += size
+                is_charged = True
             yield
         finally:
-            with self._lock, self._section:
-                if not self._is_abandoned:
-                    self._scratch_bytes -= size
-                    self._books.charge(0, -size)
+            if is_charged:
+                # Without a single call, which something could be raised in.
+                with self._lock:
+                    if not self._is_abandoned:
+                        self._scratch_bytes -= size
+                        self._books.memory_bytes -= size
 
     def begin_flush(self, deadline: float, *, is_content_with_safety: bool = False) -> Flush:
         """Watch everything that is held now until it has left (`Flush.wait`)."""
@@ -780,6 +824,7 @@ class Buffer:
         """
         if self._is_abandoned:
             return
+        self._forget_stale_limits()
         books, leased = self._books, self._leases.values()
         held_items = self._reading + sum(held.batch.items for held in leased)
         held_items += len(self._intake) + sum(self._between.values()) + self._queue.items

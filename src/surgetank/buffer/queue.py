@@ -2,7 +2,8 @@
 
 Owns: the batches that wait, and their sums in items and bytes.
 Threads: none of its own; the pipeline's lock guards it.
-Invariants: `items` and `memory_bytes` are the sums over what is held; a batch is in one lane once.
+Invariants: `items` and `memory_bytes` are the sums over what is held; a batch is in one lane once. Whatever raises inside a
+method, in its own calls too, leaves both as they were: each changes its lane by its last call, and the sums after it.
 
 A batch that is leased leaves the queue but not the books: the pipeline keeps
 charging for it until the verdict is known.
@@ -37,36 +38,49 @@ class BatchQueue:
 
     def append(self, held: HeldBatch) -> None:
         """Queue a new batch behind the others of its lane."""
+        size = held.memory_bytes
         self._lanes[held.batch.lane].append(held)
-        self._count(held, +1)
+        self.items += held.batch.items
+        self.memory_bytes += size
 
-    def put_back(self, held: HeldBatch) -> None:
-        """Return a leased batch to the place that its age gives it."""
-        lane = self._lanes[held.batch.lane]
-        place = next((i for i, other in enumerate(lane) if other.first_seq >= held.first_seq), len(lane))
-        lane.insert(place, held)
-        self._count(held, +1)
+    def put_back(self, *returned: HeldBatch) -> None:
+        """Return a leased batch, or its parts in order, to the place that its age gives it: before what is equally old."""
+        if not returned:
+            return
+        items, size = sum(held.batch.items for held in returned), sum(held.memory_bytes for held in returned)
+        key = returned[0].batch.lane
+        lane = list(self._lanes[key])
+        place = next((i for i, other in enumerate(lane) if other.first_seq >= returned[0].first_seq), len(lane))
+        lane[place:place] = returned
+        self._lanes[key] = deque(lane)
+        self.items += items
+        self.memory_bytes += size
 
-    def take(self, now: float) -> HeldBatch | None:
+    def next(self, now: float) -> HeldBatch | None:
         """
-        Remove and return the next batch to send; None when there is none.
+        Return the next batch to send, and leave it where it is; None when there is none.
 
         That is the oldest of the critical lane, then of the normal lane. Batches
         that were set aside come before their time only when nothing else waits.
         """
         ready = next((held for held in self if held.due_at <= now), None)
-        held = ready or min(self, key=lambda held: held.due_at, default=None)
-        if held is not None:
-            self._lanes[held.batch.lane].remove(held)
-            self._count(held, -1)
-        return held
+        return ready or min(self, key=lambda held: held.due_at, default=None)
+
+    def remove(self, held: HeldBatch) -> None:
+        """Remove a batch that is here."""
+        size = held.memory_bytes
+        self._lanes[held.batch.lane].remove(held)
+        self.items -= held.batch.items
+        self.memory_bytes -= size
+        assert self.items >= 0
+        assert self.memory_bytes >= 0
 
     def evict(self, lane: Lane) -> HeldBatch | None:
         """Remove and return the oldest batch of a lane, due or not; None when there is none."""
         if not self._lanes[lane]:
             return None
-        held = self._lanes[lane].popleft()
-        self._count(held, -1)
+        held = self._lanes[lane][0]
+        self.remove(held)
         return held
 
     def evict_stored(self) -> HeldBatch | None:
@@ -74,13 +88,6 @@ class BatchQueue:
         for lane in (Lane.NORMAL, Lane.CRITICAL):
             for held in self._lanes[lane]:
                 if held.is_stored:
-                    self._lanes[lane].remove(held)
-                    self._count(held, -1)
+                    self.remove(held)
                     return held
         return None
-
-    def _count(self, held: HeldBatch, sign: int) -> None:
-        self.items += sign * held.batch.items
-        self.memory_bytes += sign * held.memory_bytes
-        assert self.items >= 0
-        assert self.memory_bytes >= 0

@@ -81,6 +81,10 @@ class Breaker:
         if self.state is BreakerState.HALF_OPEN:
             self._probe_is_out = True
 
+    def cancel(self) -> None:
+        """Note that nothing was learnt from what was being sent: another may be the probe."""
+        self._probe_is_out = False
+
     def succeed(self, now: float) -> None:
         """Note that the endpoint took or conclusively answered a batch."""
         self._probe_is_out = False

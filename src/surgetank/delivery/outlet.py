@@ -68,6 +68,10 @@ class Outlet:
         self.breaker.begin(now)
         self.pacer.sent(now)
 
+    def cancel(self) -> None:
+        """Note that what was being sent came to nothing: there is no answer to learn from."""
+        self.breaker.cancel()
+
     def settle(self, verdict: Verdict, now: float) -> Evidence | None:
         """Learn from an answer; returns what the other signals of this endpoint should hear."""
         if verdict.outcome.has_failed:

@@ -2,7 +2,8 @@
 
 Owns: the outlet (with a lock of its own) and the dissector.
 Threads: `step` is called by one thread at a time; the rest from any thread.
-Invariants: a leased batch is settled or put back, whatever the sender does; at most one is in flight.
+Invariants: at most one batch is in flight. A step that is broken off, by whatever was raised and wherever, leaves nothing
+behind: its lease and its permission to send are ended at once, or by the next step before anything else.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ class Store(Protocol):
 
     def put_back(self, held: HeldBatch) -> None:
         """Release it: it waits again."""
+
+    def reclaim(self) -> None:
+        """Have everything that is in flight wait again; called by the one worker, when it has nothing in flight."""
 
     def settle(
         self,
@@ -106,6 +110,8 @@ class Worker:
         self._deliveries = 0
         self._deadline = FOREVER
         self._sending_until = FOREVER
+        self._is_under_way = False
+        """Whether a step has begun and not ended."""
         # Re-entrant, for signal handlers that flush.
         self._lock = threads.new_rlock()
 
@@ -130,6 +136,26 @@ class Worker:
         Returns:
             Seconds until the next call is worth while: 0 at once, infinity when woken.
         """
+        if self._is_under_way:
+            self._reclaim()
+        self._is_under_way = True
+        try:
+            rest = self._step()
+        except BaseException:
+            self._reclaim()
+            raise
+        self._is_under_way = False
+        return rest
+
+    def _reclaim(self) -> None:
+        """End the lease and the permission of a step that was broken off."""
+        with self._lock:
+            self._outlet.cancel()
+        self._sending_until = FOREVER
+        self._store.reclaim()
+        self._is_under_way = False
+
+    def _step(self) -> float:
         now = self._clock.monotonic()
         with self._lock:
             allowed_at = self._outlet.allowed_at()

@@ -44,7 +44,7 @@ class DeadLetters:
         """Keep a batch with the reason of its refusal; if that cannot be done, it is only counted."""
         folder = self._folder
         limit = folder.settings.dead_letter_bytes
-        with folder.entered():
+        with folder.saying, folder.lock:
             if limit <= 0 or len(batch.body) > limit or not folder.may_write():
                 return
             payload, key_id = (batch.body, "") if self._cipher is None else self._cipher.encrypt(batch)

@@ -64,7 +64,7 @@ class Disk:
 
     def adopt_orphans(self) -> None:
         """Take over what dead processes have left."""
-        with self.folder.entered():
+        with self.folder.saying, self.folder.lock:
             if self.folder.is_closed:
                 return
             self.folder.adopt_orphans(self._take)
@@ -80,7 +80,7 @@ class Disk:
 
     def close(self) -> None:
         """Let go of the folder; what is left can be adopted at once."""
-        with self.folder.entered():
+        with self.folder.saying, self.folder.lock:
             for spool in self.spools.values():
                 spool.close()
             self.folder.close()

@@ -20,8 +20,7 @@ import errno
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Final, Protocol
@@ -109,6 +108,26 @@ class Member(Protocol):
         """Forget everything in a folder that is gone."""
 
 
+class _Saying:
+    """
+    Logs what was noted under the folder's lock when that is free again: `with folder.saying, folder.lock:`.
+
+    Two things and not one, because the lock must be taken and dropped by the `with` statement itself: something that is raised
+    in a method of ours would leave it taken for ever.
+    """
+
+    __slots__ = ("_folder",)
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.say_lines()
+
+
 class Folder:
     """
     The folder of one process's spools.
@@ -125,11 +144,12 @@ class Folder:
         self.clock = clock
         self.path = settings.path
         self._members: list[Member] = []
+        self.saying = _Saying(self)
         self._reset()
 
     def _reset(self) -> None:
-        # Guards everything below, and everything in the members.
-        self._lock = threads.new_rlock()
+        # Guards everything below, and everything in the members. Re-entrant.
+        self.lock = threads.new_rlock()
         # Two threads may fork at the same time, and only one of them holds the lock.
         self._forking: set[int] = set()
         self._pid = os.getpid()
@@ -155,27 +175,24 @@ class Folder:
         self._has_hung = False
         self.is_closed = False
 
-    def join(self, member: Member) -> None:
-        """Add a signal."""
-        self._members.append(member)
-
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Hold the lock, and say afterwards, without it, what is to be said."""
-        with self._lock:
-            yield
-        while self._lines:
+    def say_lines(self) -> None:
+        """Log what was noted under the lock; not while it is held by us."""
+        while self._lines and not self.lock._is_owned():
             try:
                 level, line = self._lines.popleft()
             except IndexError:
                 return  # Another thread of ours has just said the last one.
             say(_logger, level, line)
 
+    def join(self, member: Member) -> None:
+        """Add a signal."""
+        self._members.append(member)
+
     def is_free(self, timeout: float) -> bool:
         """Whether nobody is busy with the disk, or in at most `timeout` seconds nobody is any more."""
-        if not self._lock.acquire(timeout=max(0.0, timeout)):
+        if not self.lock.acquire(timeout=max(0.0, timeout)):
             return False
-        self._lock.release()
+        self.lock.release()
         return True
 
     def hangs(self) -> None:
@@ -604,14 +621,14 @@ class Folder:
 
     def before_fork(self) -> None:
         """Let what is going on end, so that the child does not inherit a lock that nobody else knows it holds; not for long."""
-        if self._lock.acquire(timeout=FORK_WAIT_MAX):
+        if self.lock.acquire(timeout=FORK_WAIT_MAX):
             self._forking.add(threads.get_ident())
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
         if threads.get_ident() in self._forking:
             self._forking.discard(threads.get_ident())
-            self._lock.release()
+            self.lock.release()
 
     def after_fork_in_child(self) -> None:
         """Start anew: the parent's folders stay the parent's, whatever becomes of us."""

@@ -213,36 +213,49 @@ class Segment:
         """Whether everything in it is done."""
         return self.pending_items <= 0
 
-    def append(self, batch: Batch, payload: bytes, key_id: str, *, is_durable: bool) -> Record:
+    def append(self, batch: Batch, payload: bytes, key_id: str, *, is_durable: bool, is_held: bool = False) -> Record:
         """
-        Add a record.
+        Add a record; whatever raises, it is there in every respect or not at all.
 
         Raises:
             OSError: It could not be written; the next one takes its place.
         """
         assert self.records is not None
         data = write_record(batch, self.end, payload, key_id=key_id)
+        record = Record(
+            self,
+            self.size,
+            len(data),
+            self.end,
+            batch.items,
+            is_held=is_held,
+            is_durable=is_durable,
+            created=batch.created,
+        )
         file = self._opened()
         if self._is_ragged:
             self._cut(file)
+        self._is_ragged = True
         try:
             file.write_at(self.size, data)
         except OSError:
             # What is left of it would only be searched after a crash.
-            self._is_ragged = True
             try:
                 self._cut(file)
             except OSError:
                 pass  # The next append will try again, before anything is written over it.
             raise
-        record = Record(self, self.size, len(data), self.end, batch.items, is_durable=is_durable, created=batch.created)
-        self.size += len(data)
-        self.end += batch.items
-        self.pending_items += batch.items
-        self.appended += 1
-        self.records.append(record)
         if not is_durable:
             self._unsynced.append(record)
+        self.records.append(record)
+        # From here on nothing is called.
+        self._is_ragged = False
+        self.size += record.size
+        self.end += record.items
+        self.pending_items += record.items
+        if is_held:
+            self.pinned_items += record.items
+        self.appended += 1
         return record
 
     def read(self, record: Record) -> tuple[RecordHeader, bytes]:
@@ -269,7 +282,10 @@ class Segment:
         """
         if record.is_done:
             return
+        if record.is_held or record.is_leased:
+            self.pinned_items -= record.items
         record.is_done = True
+        record.is_held = record.is_leased = False
         self.pending_items -= record.items
         if self.records is not None and not self.is_empty:
             place = bisect_left(self.records, record.sequence, key=_sequence)
@@ -280,13 +296,15 @@ class Segment:
             self._write_ack(record.sequence, record.items)
 
     def pin(self, record: Record) -> None:
-        """Note that a record is in memory or in flight."""
+        """Note that a record that waited on disk alone is in flight."""
+        record.is_leased = True
         self.pinned_items += record.items
 
     def unpin(self, record: Record) -> None:
-        """Note that it waits on disk alone again, or is about to be acknowledged."""
-        self.pinned_items -= record.items
-        assert self.pinned_items >= 0
+        """Note that a record that was in memory or in flight waits on disk alone again."""
+        if record.is_held or record.is_leased:
+            record.is_held = record.is_leased = False
+            self.pinned_items -= record.items
 
     def bury_gaps(self, gaps: list[tuple[int, int]], done: dict[int, int]) -> int:
         """Acknowledge what is missing, so that it is counted once; returns the items, without those that were done."""

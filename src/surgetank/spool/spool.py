@@ -19,7 +19,7 @@ import logging
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from surgetank.errors import SpoolKeyError
@@ -116,29 +116,33 @@ class Spool:
             Its record, or None when it cannot be stored now: it is in memory only.
         """
         folder = self._folder
-        with folder.entered():
+        with folder.saying, folder.lock:
             if self._was_given_up() or not folder.may_write():
                 return None
             try:
                 segment = self._segment_for(batch.lane, len(batch.body))
                 if segment is None:
                     return None
-                record = self._write(segment, batch)
+                record = self._write(segment, batch, is_held=True)
             except OSError as error:
                 folder.failed(error)
                 return None
-            if self._was_given_up():
-                # Meanwhile, and the batch is counted as lost.
+            try:
+                if self._was_given_up():
+                    # Meanwhile, and the batch is counted as lost.
+                    self._done(record)
+                    return None
+                folder.worked()
+            except BaseException:
+                # Whoever asked does not know of it, and it must not be sent twice.
                 self._done(record)
-                return None
-            record.is_held = True
-            segment.pin(record)
-            folder.worked()
+                raise
             return record
 
-    def _write(self, segment: Segment, batch: Batch) -> Record:
+    def _write(self, segment: Segment, batch: Batch, *, is_held: bool = False) -> Record:
         payload, key_id = (batch.body, "") if self._cipher is None else self._cipher.encrypt(batch)
-        record = segment.append(batch, payload, key_id, is_durable=not self._folder.settings.is_synced)
+        is_durable = not self._folder.settings.is_synced
+        record = segment.append(batch, payload, key_id, is_durable=is_durable, is_held=is_held)
         self._folder.used_bytes += record.size
         return record
 
@@ -223,7 +227,7 @@ class Spool:
             now: Monotonic seconds: batches that were set aside until later are passed over.
             has_room: Asked whether a batch of so many items and bytes may be read into memory.
         """
-        with self._folder.entered():
+        with self._folder.saying, self._folder.lock:
             if self._is_given_up or self._folder.is_closed:
                 return None
             for lane in (Lane.CRITICAL, Lane.NORMAL):
@@ -275,13 +279,13 @@ class Spool:
             # The disk may be able to read it another time.
             self._folder.failed(error)
             segment.close()
-            self._lock_up(segment, f"cannot be read ({error.strerror})")
+            self._lock_up(segment, f"cannot be read ({error.strerror or error})")
             self._unreadable[segment] = self._folder.clock.monotonic() + READ_AGAIN
             return None
-        record.is_leased = True
+        batch = header.batch(body)
+        held = record.held or HeldBatch(batch=batch, first_seq=FAR)
         segment.pin(record)
-        held = record.held or HeldBatch(batch=header.batch(body), first_seq=FAR)
-        held.batch = header.batch(body)
+        held.batch = batch
         held.first_seq = FAR
         held.record = record
         return held
@@ -298,7 +302,7 @@ class Spool:
 
     def ack(self, record: StoredRecord) -> None:
         """Note that a batch is done: delivered, rejected, or living on in others."""
-        with self._folder.entered():
+        with self._folder.saying, self._folder.lock:
             if isinstance(record, Remainder):
                 record.parts -= 1
                 if record.parts == 0:
@@ -315,10 +319,9 @@ class Spool:
             # Our parent's, before a fork made us.
             record.is_done = True
             return
-        if record.is_held or record.is_leased:
-            segment.unpin(record)
         if self._folder.is_closed:
             # Whoever has adopted it meanwhile is the only one to write to it: better twice than torn.
+            segment.unpin(record)
             record.is_done = True
             segment.pending_items -= record.items
             return
@@ -337,15 +340,12 @@ class Spool:
         Returns:
             False when its record is gone meanwhile, or it never had one of its own: it must be kept in memory.
         """
-        with self._folder.entered():
+        with self._folder.saying, self._folder.lock:
             if not isinstance(record, Record) or record.is_done or record.segment not in self._homes:
                 return False
-            if record.is_held or record.is_leased:
-                record.segment.unpin(record)
-            record.is_held = record.is_leased = False
+            record.segment.unpin(record)
             if held.attempts or held.is_attempted:
                 record.held = held
-                held.batch = replace(held.batch, body=b"")
             return True
 
     def replace(self, record: StoredRecord, batches: list[Batch]) -> list[StoredRecord]:
@@ -358,19 +358,44 @@ class Spool:
             record.parts += len(batches) - 1
             return [record] * len(batches)
         assert isinstance(record, Record)
-        with self._folder.entered():
-            stored = [self.append(batch) for batch in batches]
-            remainder = Remainder(record, stored.count(None))
+        with self._folder.saying, self._folder.lock:
+            stored: list[Record | None] = [None] * len(batches)
+            try:
+                for place, batch in enumerate(batches):
+                    stored[place] = self.append(batch)
+                remainder = Remainder(record, stored.count(None))
+                found: list[StoredRecord] = [remainder if part is None else part for part in stored]
+            except BaseException:
+                # The whole is still there, and the parts are nobody's.
+                for part in stored:
+                    if part is not None:
+                        self._done(part)
+                raise
             if not remainder.parts:
                 self._done(record)
-            return [remainder if part is None else part for part in stored]
+            return found
+
+    def reclaim(self) -> None:
+        """Have what is in flight wait on disk again: whoever leased it was broken off, and knows nothing of it."""
+        with self._folder.saying, self._folder.lock:
+            for segment in list(self._homes):
+                for record in segment.records or ():
+                    if record.is_leased:
+                        segment.unpin(record)
+
+    def settle(self) -> None:
+        """Remove what is done and still there, because whoever did it was broken off."""
+        with self._folder.saying, self._folder.lock:
+            for segment in list(self._homes):
+                if segment.size > segment.head.records_at:
+                    self._settle(segment)
 
     def sync(self) -> None:
         """Have what was appended survive the loss of power; what a failed sync leaves in doubt is written again elsewhere."""
         folder = self._folder
         if not folder.settings.is_synced:
             return
-        with folder.entered():
+        with folder.saying, folder.lock:
             if folder.is_closed:
                 return
             # A failed sync has the disk left alone for a while, but not before what it left in doubt was tried elsewhere.
@@ -420,15 +445,15 @@ class Spool:
         self._settle(segment)
 
     def _move(self, record: Record, copy: Record, source: Segment, target: Segment) -> None:
-        is_pinned = record.is_held or record.is_leased
-        if is_pinned:
-            source.unpin(record)
+        is_held, is_leased = record.is_held, record.is_leased
+        source.unpin(record)
         sequence = record.sequence
         source.hand_over(record)
         record.segment, record.offset, record.size, record.sequence = target, copy.offset, copy.size, copy.sequence
         target.adopt_record(copy, record)
-        if is_pinned:
+        if is_held or is_leased:
             target.pin(record)
+            record.is_held, record.is_leased = is_held, is_leased
         try:
             source.note_done(sequence, record.items)
         except OSError as error:
@@ -560,7 +585,7 @@ class Spool:
 
     def expire(self, now: float) -> None:
         """Try again what could not be read; give up segments whose youngest record must be older than the age limit; `now` is in seconds since the epoch."""
-        with self._folder.entered():
+        with self._folder.saying, self._folder.lock:
             if self._folder.is_closed:
                 return
             for segment, again_at in list(self._unreadable.items()):
@@ -630,7 +655,7 @@ class Spool:
 
     def changes(self) -> Changes:
         """Return what happened on disk since the last call."""
-        with self._folder.entered():
+        with self._folder.saying, self._folder.lock:
             changes = Changes(self._recovered, self._lost, self._lost_bytes)
             self._recovered, self._lost, self._lost_bytes = 0, {}, {}
             return changes
@@ -673,7 +698,7 @@ class Spool:
 
     def available_items(self) -> int:
         """Return the items that wait on disk alone."""
-        with self._folder.entered():
+        with self._folder.saying, self._folder.lock:
             return sum(segment.available_items for line in self._line.values() for segment in line)
 
     def is_free(self, timeout: float) -> bool:
@@ -691,7 +716,7 @@ class Spool:
 
     def close(self) -> None:
         """Seal what is open, so that whoever adopts it need not scan it; close the files."""
-        with self._folder.entered():
+        with self._folder.saying, self._folder.lock:
             for lane in list(self._open):
                 self._roll(lane)
             for segment in list(self._homes):
