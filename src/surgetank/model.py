@@ -139,10 +139,12 @@ class HeldBatch:
     """The lowest offer number among its items; a flush waits for these."""
     attempts: int = 0
     """Attempts in all."""
-    refusals_in_a_row: int = 0
-    """Refused by the receiver (not by silence) since something else was tried."""
+    failures_in_a_row: int = 0
+    """Refused, cut off or left without an answer since something else was tried."""
+    timeouts: int = 0
+    """Times that no answer came in time, in this form."""
     strikes: int = 0
-    """Times it was refused although others got through: the mark of a poison batch."""
+    """Times it failed although others got through: the mark of a poison batch."""
     refused_after: int = -1
     """How many batches had been delivered when it was last refused; -1 before that."""
     family: Family | None = None
@@ -207,6 +209,8 @@ class Verdict:
     """Seconds that the receiver asked us to wait; None when it did not say."""
     reached: bool = True
     """False when no answer came at all: evidence about the endpoint, for every signal that uses it."""
+    sent: bool = True
+    """False when the request cannot have arrived (no connection came about) or we broke it off: nothing is learnt about this batch."""
     message: str = ""
     """What the receiver said, shortened; for the log line, never parsed."""
 

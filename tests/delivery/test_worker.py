@@ -1,18 +1,34 @@
 """The delivery worker against a scripted sender: every verdict, and what becomes of the batch."""
 
 import random
+from contextlib import closing
 
 import pytest
 
 from fakes.batches import held
-from fakes.requests import span_batch
+from fakes.requests import span_batch, span_numbers
+from servers import http
+from servers.http import HttpServer
 from surgetank.buffer.buffer import Buffer
-from surgetank.config import BufferConfig, Environment, Timing, resolve_limits
+from surgetank.clock import SystemClock
+from surgetank.config import BufferConfig, Environment, OutletConfig, Timing, resolve_limits
+from surgetank.delivery.otlp_http import HttpSender
 from surgetank.delivery.outlet import Outlet
-from surgetank.delivery.worker import REFUSALS_BEFORE_ASIDE, Worker
+from surgetank.delivery.worker import FAILURES_BEFORE_ASIDE, SPLIT_ITEMS_MIN, Worker
 from surgetank.model import BreakerState, Outcome, Signal, Verdict
 from surgetank.reservoir import Reservoir
-from surgetank.testing import ManualClock, ScriptedSender, delivered, hold, permanent, retry, silence, too_large
+from surgetank.testing import (
+    ManualClock,
+    ScriptedSender,
+    cut_off,
+    delivered,
+    hold,
+    no_answer,
+    permanent,
+    retry,
+    silence,
+    too_large,
+)
 
 STEADY = Timing(jitter=0.0)
 
@@ -215,25 +231,81 @@ def test_a_batch_that_is_given_up_as_a_whole_is_rejected_uncut_and_counts_as_a_f
     assert bench.worker.breaker is BreakerState.OPEN
 
 
-def test_one_batch_that_keeps_failing_does_not_block_the_others():
-    """After three refusals it steps aside; after five strikes it is cut like poison."""
-    from fakes.requests import span_numbers
-
-    def receiver(batch):
-        return retry() if 666 in span_numbers(batch) else delivered()
-
-    bench = Bench(otherwise=receiver)
+@pytest.mark.parametrize(
+    "fault", [retry(), hold(), cut_off(), no_answer()], ids=["refused", "held", "reset", "timeout"]
+)
+def test_one_batch_that_keeps_failing_does_not_block_the_others(fault):
+    """After three failures it steps aside; after enough strikes it is cut like poison."""
+    bench = Bench(otherwise=lambda batch: fault if 666 in span_numbers(batch) else delivered())
     bench.queue(span_batch([665, 666]))
     for number in range(20):
         bench.queue(span_batch([number]))
     bench.run(until=lambda: bench.stats.delivered == 20)
-    assert len(bench.sender.sent) <= 20 + REFUSALS_BEFORE_ASIDE
-    for number in range(100, 110):
+    assert len(bench.sender.sent) <= 20 + FAILURES_BEFORE_ASIDE
+    for number in range(100, 120):
         bench.run(until=lambda end=1000 * (number - 98): bench.clock.monotonic() > end, steps=100_000)
         bench.queue(span_batch([number]))
     bench.run(steps=100_000)
 
-    assert (bench.stats.delivered, bench.stats.rejected) == (31, 1)
+    assert (bench.stats.delivered, bench.stats.rejected) == (41, 1)
+
+
+def test_a_batch_that_times_out_again_and_again_is_sent_in_halves():
+    """A receiver that is too slow for 512 spans in ten seconds takes a few of them; it does not get the same ones for ever."""
+    bench = Bench(otherwise=lambda batch: no_answer() if batch.items > 100 else delivered())
+    bench.queue(span_batch(range(512)))
+
+    bench.run(steps=10_000)
+
+    assert (bench.stats.delivered, bench.stats.rejected) == (512, 0)
+    assert len(bench.sender.sent) <= 3 * 7 + 8
+
+
+def test_an_outage_without_answers_neither_rejects_nor_crumbles_anything():
+    """However long: nothing gets through, so nothing is taken for poison, and parts stay at a size worth a request."""
+    bench = Bench([no_answer()] * 500 + [cut_off()] * 500, threshold=5)
+    for number in range(4):
+        bench.queue(span_batch(range(number * 512, number * 512 + 512)))
+
+    bench.run(steps=100_000)
+
+    assert (bench.stats.delivered, bench.stats.rejected) == (2048, 0)
+    assert min(batch.items for batch in bench.sender.sent) >= SPLIT_ITEMS_MIN
+
+
+@pytest.mark.parametrize("fault", [hold(), cut_off(), no_answer(), retry()])
+def test_on_a_network_that_drops_every_second_request_nothing_is_lost(fault):
+    """A bad network fails good batches, too, but not the same one each time."""
+    rng = random.Random(7)
+    bench = Bench(otherwise=lambda batch: fault if rng.random() < 0.5 else delivered())
+    for number in range(200):
+        bench.queue(span_batch([number]))
+
+    bench.run(steps=100_000)
+
+    assert bench.stats.delivered + bench.stats.rejected == 200
+    assert bench.stats.rejected <= (0 if not fault.reached else 12)
+
+
+@pytest.mark.parametrize("answer", [http.reset, http.hang], ids=["resets the connection", "hangs"])
+def test_a_real_receiver_that_fails_on_one_batch_gets_the_others(opened, answer):
+    """One bad batch, fifty good ones, and a server that cannot stand the bad one."""
+
+    def receive(sock, request):
+        bad = request.headers["surgetank-batch-id"].startswith("bad")
+        return (answer if bad else http.status(200))(sock, request)
+
+    server = opened(HttpServer(receive))
+    bench = Bench()
+    sender = opened(closing(HttpSender(OutletConfig(url=f"http://{server.address}/", proxy=""), SystemClock())))
+    bench.worker._sender, bench.worker._timeout = sender, 0.1
+    bench.queue(held(2, name="bad"))
+    for number in range(50):
+        bench.queue(held(1, name=f"good-{number}"))
+
+    bench.run(until=lambda: bench.stats.delivered == 50)
+
+    assert len([request for request in server.requests if request.headers["surgetank-batch-id"] == "bad"]) <= 5
 
 
 def test_in_an_outage_no_batch_is_taken_for_poison():

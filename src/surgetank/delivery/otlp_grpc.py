@@ -286,14 +286,15 @@ class GrpcSender:
         if self._is_cut:
             return verdicts.of_failure("timeout", "broken off")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED and is_late:
-            return verdicts.of_failure("timeout", details)
+            return verdicts.of_failure("timeout", details, sent=True)
         trailers = dict(error.trailing_metadata() or ())
         if code is grpc.StatusCode.UNAVAILABLE and not trailers:
             # gRPC does not say whether the server said this or itself, except in its choice of words.
             fault = next((name for words, name in _FAULTS if words in details), None)
             if fault is not None:
                 is_repairable = _REPAIRABLE.search(details) is not None
-                return verdicts.of_failure(fault, _PREAMBLE.sub("", details), is_repairable=is_repairable)
+                words = _PREAMBLE.sub("", details)
+                return verdicts.of_failure(fault, words, is_repairable=is_repairable, sent=fault == "connection_reset")
         status = trailers.get("grpc-status-details-bin", b"")
         return verdicts.of_grpc(code.name, details=details, status=status, body=b"", items=0)
 

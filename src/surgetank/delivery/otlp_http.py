@@ -103,7 +103,8 @@ class HttpSender:
                 verdict = self._post_uncompressed(batch)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             self._line.drop()
-            verdict = _judge(TimeoutError("broken off") if self._line.is_cut else error)
+            is_ours = self._line.is_cut
+            verdict = _judge(TimeoutError("broken off") if is_ours else error, may_have_arrived=not is_ours)
         finally:
             self._line.end()
         self._count(verdict)
@@ -234,11 +235,23 @@ def _inflated(body: bytes, encoding: str) -> bytes | None:
     return None if inflater.unconsumed_tail else inflated
 
 
-def _judge(error: BaseException) -> Verdict:
+def _judge(error: BaseException, *, may_have_arrived: bool) -> Verdict:
     chain = list(_causes(error))
     is_repairable = any(isinstance(cause, ssl.SSLCertVerificationError) or _wants_login(cause) for cause in chain)
     message = _OTHER_VERSION if any(_is_http_2(cause) for cause in chain) else _words(chain)
-    return verdicts.of_failure(_kind(chain), message, is_repairable=is_repairable)
+    sent = may_have_arrived and not any(isinstance(cause, _UNCONNECTED) for cause in chain)
+    return verdicts.of_failure(_kind(chain), message, is_repairable=is_repairable, sent=sent)
+
+
+# What is raised before there is a connection to send anything on.
+_UNCONNECTED: Final = (
+    ConnectTimeoutError,
+    NewConnectionError,
+    NameResolutionError,
+    ProxyError,
+    ssl.SSLError,
+    UrllibSSLError,
+)
 
 
 # A frame of settings, flags and stream 0, after three bytes for its length: what servers of HTTP/2 begin with.

@@ -162,7 +162,7 @@ def of_grpc(code: str, *, details: str, status: bytes, body: bytes, items: int) 
     return Verdict(outcome=outcome, cause=code, retry_after=retry_after, message=_shortened(details))
 
 
-def of_failure(cause: str, message: str = "", *, is_repairable: bool = False) -> Verdict:
+def of_failure(cause: str, message: str = "", *, is_repairable: bool = False, sent: bool = False) -> Verdict:
     """
     Judge an attempt that no answer came to.
 
@@ -170,9 +170,10 @@ def of_failure(cause: str, message: str = "", *, is_repairable: bool = False) ->
         cause: The kind of fault, for `error.type`: `connection_refused`, `timeout` …
         message: What the library said.
         is_repairable: Whether people must act (a certificate that does not verify).
+        sent: Whether the request may have arrived, so that the fault may be this batch's own.
     """
     outcome = Outcome.HOLD if is_repairable else Outcome.RETRY
-    return Verdict(outcome=outcome, cause=cause, reached=False, message=_shortened(message))
+    return Verdict(outcome=outcome, cause=cause, reached=False, sent=sent, message=_shortened(message))
 
 
 def parse_retry_after(text: str | None, now: float) -> float | None:

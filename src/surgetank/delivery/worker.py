@@ -18,13 +18,19 @@ from surgetank.delivery.dissection import Dissection, Dissector
 from surgetank.delivery.outlet import Evidence, Outlet
 from surgetank.model import FOREVER, Attempt, BreakerState, Clock, HeldBatch, Outcome, Sender, Verdict
 
-# A batch that the receiver refuses this often in a row steps behind the others …
-REFUSALS_BEFORE_ASIDE: Final = 3
+# A batch that fails this often in a row steps behind the others, so that another one is the next to be tried …
+FAILURES_BEFORE_ASIDE: Final = 3
 # … for this long (seconds), doubling each time …
 ASIDE_INITIAL: Final = 5.0
 ASIDE_MAX: Final = 300.0
-# … and when it was refused this often while others got through, it is taken for poison.
+# … and when it was refused this often while others got through, it is taken for poison …
 STRIKES_MAX: Final = 5
+# … or cut off, or left without an answer, this often: on a bad network good batches are, too.
+STRIKES_MAX_UNANSWERED: Final = 10
+# A batch that gets no answer in time this often is cut in halves, for a receiver that is slow …
+TIMEOUTS_BEFORE_SPLIT: Final = 3
+# … down to so many items, or an outage in which nothing answers would turn a backlog into crumbs.
+SPLIT_ITEMS_MIN: Final = 32
 
 # The shortest time that an attempt is given when a shutdown deadline is near (seconds).
 TIMEOUT_MIN: Final = 0.05
@@ -244,8 +250,8 @@ class Worker:
         """Act on an answer; return whether the batch has come to its end, in this form."""
         now = self._clock.monotonic()
         outcome = verdict.outcome
-        if outcome is Outcome.RETRY and self._is_poison(held, verdict, now):
-            outcome = Outcome.PERMANENT
+        if outcome in (Outcome.RETRY, Outcome.HOLD):
+            outcome = self._suspect(held, verdict, now)
         if outcome is Outcome.DELIVERED:
             self._deliveries += 1
             self._dissector.delivered(held)
@@ -259,9 +265,12 @@ class Worker:
         with self._lock:
             evidence = self._outlet.settle(verdict, now)
             allowed_at = self._outlet.allowed_at()
-        if outcome.has_failed:
+        if held.due_at > now:
+            # From the next attempt on, which shall be another's: a cooldown may be longer than what it was set aside for.
+            held.due_at += max(0.0, min(allowed_at, now + ASIDE_MAX) - now)
+        if verdict.outcome.has_failed:
             self._store.give_up_flushes(allowed_at)
-        self.trouble = verdict if outcome.has_failed else None
+        self.trouble = verdict if verdict.outcome.has_failed else None
         if evidence is not None:
             self._observer.heard(self, evidence)
         self._observer.settled(self, verdict)
@@ -272,15 +281,24 @@ class Worker:
         with self._store.scratch(3 * held.batch.raw_size if held.batch.items > 1 else 0):
             return self._dissector.dissect(held, outcome)
 
-    def _is_poison(self, held: HeldBatch, verdict: Verdict, now: float) -> bool:
-        """Keep count of a batch's refusals, set it aside when others wait, and tell when it is the culprit itself."""
-        if not verdict.reached or verdict.retry_after is not None:
-            return False
-        held.refusals_in_a_row += 1
+    def _suspect(self, held: HeldBatch, verdict: Verdict, now: float) -> Outcome:
+        """
+        Keep count of a batch's failures, and return what is to be done with it.
+
+        An outage fails every batch alike, and never costs one: only what fails while others get through is taken for poison.
+        """
+        if not verdict.sent or verdict.retry_after is not None:
+            return verdict.outcome
+        held.failures_in_a_row += 1
         if 0 <= held.refused_after < self._deliveries:
             held.strikes += 1
         held.refused_after = self._deliveries
-        if held.refusals_in_a_row >= REFUSALS_BEFORE_ASIDE and self._store.has_queued():
-            held.refusals_in_a_row = 0
+        if held.strikes >= (STRIKES_MAX if verdict.reached else STRIKES_MAX_UNANSWERED):
+            return Outcome.PERMANENT
+        held.timeouts += verdict.cause == "timeout"
+        if held.timeouts >= TIMEOUTS_BEFORE_SPLIT and held.batch.items >= 2 * SPLIT_ITEMS_MIN:
+            return Outcome.SPLIT
+        if held.failures_in_a_row >= FAILURES_BEFORE_ASIDE and self._store.has_queued():
+            held.failures_in_a_row = 0
             held.due_at = now + exponential(held.strikes + 1, initial=ASIDE_INITIAL, factor=2, ceiling=ASIDE_MAX)
-        return held.strikes >= STRIKES_MAX
+        return verdict.outcome

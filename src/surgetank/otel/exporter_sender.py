@@ -229,7 +229,9 @@ def _run(jobs: SimpleQueue[_Call | None]) -> None:
 
 
 def _unanswered() -> Verdict:
-    return Verdict(outcome=Outcome.RETRY, cause="timeout", reached=False, message="the exporter has not returned")
+    return Verdict(
+        outcome=Outcome.RETRY, cause="timeout", reached=False, sent=False, message="the exporter has not returned"
+    )
 
 
 def _remember(known: dict[str, Any], batch_id: str, what: Any) -> None:

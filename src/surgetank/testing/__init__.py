@@ -14,7 +14,18 @@ from collections.abc import Callable, Iterable
 
 from surgetank.model import Batch, Outcome, Verdict
 
-__all__ = ["ManualClock", "ScriptedSender", "delivered", "hold", "permanent", "retry", "silence", "too_large"]
+__all__ = [
+    "ManualClock",
+    "ScriptedSender",
+    "cut_off",
+    "delivered",
+    "hold",
+    "no_answer",
+    "permanent",
+    "retry",
+    "silence",
+    "too_large",
+]
 
 
 class ManualClock:
@@ -61,7 +72,17 @@ def retry(after: float | None = None) -> Verdict:
 
 def silence() -> Verdict:
     """Return the verdict of a refused connection."""
-    return Verdict(outcome=Outcome.RETRY, cause="connection_refused", reached=False)
+    return Verdict(outcome=Outcome.RETRY, cause="connection_refused", reached=False, sent=False)
+
+
+def cut_off() -> Verdict:
+    """Return the verdict of a connection that the receiver has reset while it had the request."""
+    return Verdict(outcome=Outcome.RETRY, cause="connection_reset", reached=False)
+
+
+def no_answer() -> Verdict:
+    """Return the verdict of a request that no answer came to in time."""
+    return Verdict(outcome=Outcome.RETRY, cause="timeout", reached=False)
 
 
 def hold() -> Verdict:
