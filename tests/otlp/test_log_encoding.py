@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -43,6 +45,7 @@ class Keeper(LogRecordProcessor):
         return True
 
 
+@pytest.mark.filterwarnings("ignore:Log record attributes were dropped")
 @settings(max_examples=150, deadline=None)
 @given(st.lists(sdk.log_records(), max_size=4))
 def test_any_log_records_become_the_official_message(records):
@@ -52,15 +55,20 @@ def test_any_log_records_become_the_official_message(records):
 
 @pytest.mark.filterwarnings("ignore:Log record attributes were dropped")
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(sdk.values, sdk.plain_attributes, st.sampled_from(list(SeverityNumber))), max_size=3))
-def test_records_of_a_real_logger_become_the_official_message(plans):
+@given(
+    st.lists(st.tuples(sdk.values, sdk.given_attributes, st.sampled_from(list(SeverityNumber))), max_size=3),
+    st.sampled_from(["0", "1", "4", ""]),
+)
+def test_records_of_a_real_logger_become_the_official_message(plans, limit):
     """As a processor gets them, limits and dropped counts included."""
     keeper = Keeper()
-    provider = LoggerProvider(resource=Resource({"service.name": "s"}), shutdown_on_exit=False)
+    with mock.patch.dict(os.environ, OTEL_ATTRIBUTE_COUNT_LIMIT=limit):
+        provider = LoggerProvider(resource=Resource({"service.name": "s"}), shutdown_on_exit=False)
     provider.add_log_record_processor(keeper)
     for number, (body, attributes, severity) in enumerate(plans):
         logger = provider.get_logger(f"lib{number % 2}", "1", "https://e.com", {"k": number})
-        logger.emit(LogRecord(timestamp=number, body=body, attributes=attributes, severity_number=severity))
+        with mock.patch.dict(os.environ, OTEL_ATTRIBUTE_COUNT_LIMIT=limit):
+            logger.emit(LogRecord(timestamp=number, body=body, attributes=attributes, severity_number=severity))
     check(*keeper.records)
 
 
@@ -120,6 +128,17 @@ def test_dropped_attributes_are_counted():
         )
     check(record)
     assert only(snapshot(record)).dropped_attributes_count == 1
+
+
+@pytest.mark.filterwarnings("ignore:Log record attributes were dropped")
+@pytest.mark.parametrize("attributes", [{"": 1}, {1: "a"}, {"a": 1, "b": 2}])
+def test_dropped_attributes_are_counted_where_none_is_left(attributes):
+    """An empty container still knows how many it refused."""
+    limits = LogRecordLimits(max_attributes=0 if "a" in attributes else None)
+    record = ReadWriteLogRecord(LogRecord(attributes=attributes), resource=Resource({}), limits=limits)
+    assert not record.log_record.attributes or 1 in attributes
+    check(record)
+    assert only(snapshot(record)).dropped_attributes_count == record.dropped_attributes
 
 
 def test_a_record_without_trace_flags_severity_or_resource_is_sent():

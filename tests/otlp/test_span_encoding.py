@@ -79,19 +79,21 @@ def test_spans_of_a_subclass_become_the_official_message(spans):
         st.tuples(
             sdk.names,
             st.sampled_from(list(SpanKind)),
-            sdk.plain_attributes,
-            st.lists(st.tuples(sdk.names, sdk.plain_attributes), max_size=4),
+            sdk.given_attributes,
+            st.lists(st.tuples(sdk.names, sdk.given_attributes), max_size=4),
             st.lists(sdk.span_contexts, max_size=3),
             sdk.statuses,
             st.none() | sdk.span_contexts,
         ),
         max_size=3,
-    )
+    ),
+    st.sampled_from([(4, 2, 2, 1, 1), (0, 0, 0, 0, 0), (0, 2, 2, 0, 0), (4, 0, 0, 1, 1)]),
 )
-def test_spans_of_a_real_tracer_become_the_official_message(plans):
+def test_spans_of_a_real_tracer_become_the_official_message(plans, limits):
     """As a processor gets them, limits and dropped counts included."""
     keeper = Keeper()
-    limits = SpanLimits(max_span_attributes=4, max_events=2, max_links=2, max_event_attributes=1, max_link_attributes=1)
+    names = ("max_span_attributes", "max_events", "max_links", "max_event_attributes", "max_link_attributes")
+    limits = SpanLimits(**dict(zip(names, limits, strict=True)))
     provider = TracerProvider(resource=Resource({"service.name": "s"}), span_limits=limits, shutdown_on_exit=False)
     provider.add_span_processor(keeper)
     for number, (name, kind, attributes, events, links, status, parent) in enumerate(plans):

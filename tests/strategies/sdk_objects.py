@@ -153,12 +153,14 @@ values = st.recursive(
     max_leaves=8,
 )
 plain_attributes = st.dictionaries(keys, values, max_size=6)
+# What an application gives; the SDK drops what has no name, and counts it.
+given_attributes = st.dictionaries(keys | st.just(""), values, max_size=6)
 
 
 @st.composite
 def attribute_sets(draw: st.DrawFn) -> Any:
     """Attributes in every container in which the SDK hands them over."""
-    attributes = draw(plain_attributes)
+    attributes = draw(given_attributes)
     form = draw(st.integers(0, 4))
     if form == 0:
         return None
@@ -166,7 +168,7 @@ def attribute_sets(draw: st.DrawFn) -> Any:
         return attributes
     if form == 2:
         return MappingProxyType(attributes)
-    return BoundedAttributes(maxlen=draw(st.sampled_from([None, 2])), attributes=attributes, immutable=form == 3)
+    return BoundedAttributes(maxlen=draw(st.sampled_from([None, 2, 0])), attributes=attributes, immutable=form == 3)
 
 
 urls = st.none() | st.sampled_from(["", "https://opentelemetry.io/schemas/1.44.0", "https://example.com/é"])
@@ -201,12 +203,12 @@ timestamps = st.none() | uint64s
 def sequences(draw: st.DrawFn, elements: st.SearchStrategy[Any]) -> Any:
     """Events or links in every container in which the SDK hands them over."""
     items = draw(st.lists(elements, max_size=3))
-    form = draw(st.integers(0, 3))
+    form = draw(st.integers(0, 4))
     if form == 0:
         return tuple(items)
     if form == 1:
         return items
-    return BoundedList.from_seq(2 if form == 2 else None, items)
+    return BoundedList.from_seq({2: 2, 3: 0}.get(form), items)
 
 
 statuses = st.sampled_from([StatusCode.UNSET, StatusCode.OK, StatusCode.ERROR]).map(Status) | st.builds(
@@ -238,7 +240,7 @@ def log_records(draw: st.DrawFn) -> Any:
         severity_text=draw(st.none() | texts),
         severity_number=draw(st.none() | st.sampled_from(list(SeverityNumber))),
         body=draw(values),
-        attributes=draw(st.none() | plain_attributes),
+        attributes=draw(attribute_sets()),
         event_name=draw(st.none() | names),
     )
     record.trace_id = draw(st.sampled_from([0, 1]) | st.integers(0, 2**128 - 1))

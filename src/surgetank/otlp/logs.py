@@ -91,11 +91,11 @@ def snapshot(record: Any) -> Any:
 def _snapshot(record: Any) -> LogItem:
     log = record.log_record
     attributes = log.attributes
-    dropped = 0
+    # Of an empty container, too: everything in it may have been dropped.
+    dropped = 0 if attributes is None else record.dropped_attributes
     if attributes:
         # Both a dict and the SDK's container have it; other mappings may not.
         attributes = attributes.copy() if hasattr(attributes, "copy") else dict(attributes)
-        dropped = record.dropped_attributes
     return LogItem(
         log.timestamp,
         log.observed_timestamp,
