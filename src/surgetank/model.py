@@ -19,8 +19,10 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 # As a number of seconds: until woken. As a moment: never by itself.
 FOREVER: Final = float("inf")
-# The offer number of what was offered to another process, or is safe on disk alone: no flush waits for it.
+# The offer number of what was offered to another process: no flush waits for it.
 FAR: Final = 2**62
+# Of what this process was offered and has read back from disk: a flush waits for its record there.
+FAR_OURS: Final = FAR - 1
 # As the rest that a step asks for: none at all, not even to let other threads run.
 PRESSING: Final = -1.0
 
@@ -157,6 +159,11 @@ class HeldBatch:
     """Set aside until then (monotonic seconds), so that it does not block the line."""
     record: StoredRecord | None = None
     """Its copy on disk; None while it is in memory only."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it was read from disk, and waits there alone when it is put back."""
+        return self.first_seq >= FAR_OURS
 
     @property
     def is_stored(self) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from surgetank import threads
 from surgetank.buffer.buffer import Buffer
-from surgetank.buffer.flush import Flush
+from surgetank.buffer.flush import Flush, Until
 from surgetank.buffer.sampling import THIN, Thinning
 from surgetank.config import Compression, SignalLimits, Timing
 from surgetank.delivery.endpoint import Endpoint, Member
@@ -184,8 +184,12 @@ class Pipeline:
         portion = max(1, self.limits.max_size // 2)
         for start in range(0, len(items), portion):
             part = items[start : start + portion]
-            if self.stats().queued + len(part) > self.limits.max_size and not self._worker.is_closed_off:
-                self.force_flush(deadline - self._clock.monotonic())
+            if self.stats().queued + len(part) > self.limits.max_size:
+                # What is on disk makes room without a loss; what is in memory only can be delivered, unless there is an outage.
+                if self.stores_everything:
+                    self.force_flush(deadline - self._clock.monotonic(), "safe")
+                elif not self._worker.is_closed_off:
+                    self.force_flush(deadline - self._clock.monotonic())
             for item in part:
                 self.offer(item)
 
@@ -228,12 +232,13 @@ class Pipeline:
         """Whether the calling thread is inside this pipeline: true only in signal handlers and destructors."""
         return self._buffer.is_entered_here()
 
-    def force_flush(self, timeout: float) -> bool:
+    def force_flush(self, timeout: float, until: Until = "delivered") -> bool:
         """
-        Deliver what was offered before this call.
+        Deliver what was offered to this process before this call.
 
         Args:
             timeout: Seconds after which to return, whatever the endpoint does.
+            until: `safe` returns as soon as everything is delivered or safe on disk.
 
         Returns:
             True only if every one of those items was delivered, or is safe on disk at the configured durability;
@@ -243,14 +248,17 @@ class Pipeline:
             # A signal handler that interrupted us, or a log handler on a thread of ours: what it waits for could not happen.
             return False
         timeout = max(0.0, timeout)
-        flush = self.begin_flush(timeout)
+        flush = self.begin_flush(timeout, until)
         return self.end_flush(flush)
 
-    def begin_flush(self, timeout: float) -> Flush:
-        """Start delivering what was offered before this call; `end_flush` waits for it."""
-        flush = self._buffer.begin_flush(self._clock.monotonic() + timeout)
+    def begin_flush(self, timeout: float, until: Until = "delivered") -> Flush:
+        """Start delivering, or storing, what was offered before this call; `end_flush` waits for it."""
+        if not self._reservoir.can_store:
+            until = "delivered"
+        flush = self._buffer.begin_flush(self._clock.monotonic() + timeout, until=until)
         if not flush.is_over:
-            self._worker.hurry()
+            if until == "delivered":
+                self._worker.hurry()
             self._sealer_loop.wake()
             self._delivery_loop.wake()
         return flush
@@ -290,7 +298,7 @@ class Pipeline:
         self.store_from_now_on()
         self._buffer.close()
         deliver_until = deadline - self._store_share * max(0.0, deadline - self._clock.monotonic())
-        flush = self._buffer.begin_flush(deliver_until, is_content_with_safety=self._has_spool)
+        flush = self._buffer.begin_flush(deliver_until, is_content_with_safety=self._has_spool, is_for_all=True)
         if not flush.is_over:
             self._worker.hurry(self._last_attempt_until(deliver_until))
             for loop in (self._sealer_loop, self._delivery_loop):
@@ -412,6 +420,8 @@ class Pipeline:
     def seal_step(self) -> float:
         """Encode a slice and seal what is due, on the calling thread; return as `deliver_step` does."""
         rest = self._sealer.step()
+        if self._buffer.is_to_be_safe:
+            self._reservoir.save_unsaved(is_asked_for=True)
         self._buffer.tell_of_drops()
         overdue_at = self._worker.overdue_at()
         if overdue_at == FOREVER:
@@ -452,6 +462,8 @@ class Pipeline:
         recovered = self._buffer.recovered
         self._reservoir.tend()
         self._buffer.tell_of_drops()
+        # What was synced is safe now.
+        self._buffer.check_flushes()
         if self._buffer.recovered > recovered:
             # Whoever left it met an outage, or a crash that the whole fleet may have met.
             self._worker.begin_slowly()
@@ -472,7 +484,7 @@ class Pipeline:
                 # Who hangs on the disk has to be waited for, and might be for ever.
                 if not self._reservoir.is_free(left):
                     return
-                if (rest := self._run_unmanned()) > 0:
+                if (rest := self._run_unmanned()) > 0 and not flush.is_over:
                     self._clock.sleep(min(rest, left))
 
     def _run_unmanned(self) -> float:

@@ -16,7 +16,7 @@ from surgetank.buffer.buffer import Buffer
 from surgetank.config import Persist
 from surgetank.model import (
     BATCH_OVERHEAD,
-    FAR,
+    FAR_OURS,
     PARTIALLY_REJECTED,
     Clock,
     DropReason,
@@ -68,7 +68,7 @@ class Reservoir:
         self._has_no_room = False
         """Whether the last batch that was to be read from disk found no room in memory."""
         if spool is not None:
-            buffer.has_backlog = lambda: spool.has_available
+            buffer.on_disk = spool
 
     def keep(self, held: HeldBatch) -> None:
         """Store a batch that has just been sealed, before anybody can lease it."""
@@ -85,12 +85,20 @@ class Reservoir:
         if self._configured != "none":
             self._persist = "all"
 
-    def save_unsaved(self, *, in_flight_too: bool = False) -> None:
-        """Store the batches that are in memory only although they are wanted on disk, as far as the disk takes them."""
-        if self._spool is None:
+    def save_unsaved(self, *, in_flight_too: bool = False, is_asked_for: bool = False) -> None:
+        """
+        Store the batches that are in memory only although they are wanted on disk, as far as the disk takes them.
+
+        Args:
+            in_flight_too: Also those in the hands of the sender.
+            is_asked_for: Also those that are not stored of their own accord; not of a signal that is to stay off the disk.
+        """
+        if self._spool is None or (is_asked_for and self._configured == "none"):
             return
         batches = self._buffer.queued() + (self._buffer.in_flight() if in_flight_too else [])
-        for held in filter(self._is_unsaved, batches):
+        for held in batches:
+            if not (self._is_unsaved(held) and (is_asked_for or self._is_wanted(held))):
+                continue
             record = self._spool.append(held.batch)
             if record is None:
                 break
@@ -170,9 +178,12 @@ class Reservoir:
         if not self._buffer.is_leased(held):
             return
         spool, record = self._spool, held.record
-        if spool is not None and record is not None and held.first_seq == FAR and spool.release(record, held):
+        if spool is not None and record is not None and held.is_read and spool.release(record, held):
             self._buffer.return_read(held)
         else:
+            if held.first_seq == FAR_OURS:
+                # Memory alone has it now, and nobody knows any more when it was offered: before any flush.
+                held.first_seq = 0
             self._buffer.put_back(held)
 
     def settle(
@@ -200,6 +211,8 @@ class Reservoir:
                 part.record = record
         self._buffer.settle(held, delivered=delivered, rejected=rejected, parts=parts, cause=cause)
         self._end_settling()
+        # For flushes that waited for its record.
+        self._buffer.check_flushes()
         self._balance()
 
     def _end_settling(self) -> None:
@@ -235,6 +248,11 @@ class Reservoir:
     def stores_everything(self) -> bool:
         """Whether every sealed batch is expected to be on disk."""
         return self._spool is not None and self._persist == "all" and not self._spool.is_down
+
+    @property
+    def can_store(self) -> bool:
+        """Whether batches may be stored if that is asked for, and the disk takes them."""
+        return self._spool is not None and self._configured != "none" and not self._spool.is_down
 
     @property
     def has_backlog(self) -> bool:
@@ -294,7 +312,7 @@ class Reservoir:
     def _is_unsaved(self, held: HeldBatch) -> bool:
         # What the disk has given up for want of room is not offered to it again.
         record = held.record
-        return self._is_wanted(held) and (record is None or record.is_deleted or isinstance(record, Remainder))
+        return record is None or record.is_deleted or isinstance(record, Remainder)
 
     def _is_wanted(self, held: HeldBatch) -> bool:
         return self._persist == "all" or (self._persist == "critical" and held.batch.lane is Lane.CRITICAL)
@@ -309,11 +327,17 @@ class Reservoir:
             if held.record is not None and not self._spool.release(held.record, held):
                 # Its record went between memory's look at it and now.
                 # Memory has let go of its body already, so its size is not known any more.
-                self._buffer.changed_on_disk(recovered=0, lost={DropReason.SPOOL_FULL: held.batch.items})
+                lost = {DropReason.SPOOL_FULL: held.batch.items}
+                self._buffer.changed_on_disk(recovered=0, lost=lost, has_lost_ours=True)
 
     def _balance(self) -> None:
         """Enter into the books what happened on disk."""
         assert self._spool is not None
         changes = self._spool.changes()
         if changes.recovered or changes.lost:
-            self._buffer.changed_on_disk(recovered=changes.recovered, lost=changes.lost, lost_bytes=changes.lost_bytes)
+            self._buffer.changed_on_disk(
+                recovered=changes.recovered,
+                lost=changes.lost,
+                lost_bytes=changes.lost_bytes,
+                has_lost_ours=changes.has_lost_ours,
+            )

@@ -16,9 +16,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from surgetank import config, lifecycle, threads
-from surgetank.buffer.flush import Flush
+from surgetank.buffer.flush import Flush, Until
 from surgetank.clock import SystemClock
-from surgetank.config import BufferConfig, Compression, Environment, OutletConfig, Protocol, Timing
+from surgetank.config import BufferConfig, Compression, Environment, OutletConfig, Protocol, Timing, check_choice
 from surgetank.delivery.endpoint import Endpoint
 from surgetank.delivery.senders import sender_for
 from surgetank.driver import REST_MAX, Loop, is_own_thread, own_work
@@ -336,17 +336,26 @@ class Tank:
             pipeline.store_from_now_on()
         self.force_flush()
 
-    def force_flush(self, timeout: float = 5.0) -> bool:
+    def force_flush(self, timeout: float = 5.0, *, until: Until = "delivered") -> bool:
         """
-        Collect metrics, and deliver everything that was offered before this call.
+        Collect metrics, and deliver everything that was offered to this process before this call.
+
+        What other processes have left on disk does not count; it is sent by and by.
 
         Args:
             timeout: Seconds after which to return, whatever the endpoint does.
+            until: What to wait for. `delivered`: the receiver has it. `safe`: it is delivered or on disk, at the
+                configured durability; where nothing can be stored, as `delivered`. Metrics, which by default are stored at
+                shutdown only, are stored for `safe`, too.
 
         Returns:
-            True only if everything was delivered or is safe on disk at the configured durability; `stats` tells
-            the two apart.
+            True only if everything was delivered or is safe on disk at the configured durability, whichever was waited
+            for; `stats` tells the two apart.
+
+        Raises:
+            ConfigError: `until` is neither.
         """
+        check_choice("until", until, ("delivered", "safe"))
         if self.is_entered_here() or is_own_thread():
             # A signal handler that interrupted us, or a log handler on a thread of ours: what it waits for could not happen.
             return False
@@ -361,7 +370,7 @@ class Tank:
             left = deadline - self._clock.monotonic()
             collected = self._metric_reader.collect_within(left) and collected
         left = deadline - self._clock.monotonic()
-        flushes = [(pipeline, pipeline.begin_flush(left)) for pipeline in self._pipelines.values()]
+        flushes = [(pipeline, pipeline.begin_flush(left, until)) for pipeline in self._pipelines.values()]
         # Each is ended, whatever became of the others.
         succeeded = [pipeline.end_flush(flush) for pipeline, flush in flushes]
         if not self._is_threaded:

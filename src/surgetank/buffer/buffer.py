@@ -25,17 +25,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from surgetank import threads
 from surgetank.buffer.books import Books
 from surgetank.buffer.drop import victims, victims_for_ourselves
-from surgetank.buffer.flush import Flush, Flushes
+from surgetank.buffer.flush import Flush, Flushes, Until
 from surgetank.buffer.intake import CHARGED_ONCE_MAX, Entry, Intake, charge_of
 from surgetank.buffer.queue import BatchQueue
 from surgetank.config import SignalLimits
 from surgetank.model import (
     FAR,
+    FAR_OURS,
     FOREVER,
     INTENDED_DROPS,
     PARTIALLY_REJECTED,
@@ -64,6 +65,34 @@ def slice_bytes(max_bytes: int) -> int:
 def bytes_for_batches(max_bytes: int) -> int:
     """Return what of a budget is left for what is held, beside what encoding needs."""
     return max(slice_bytes(max_bytes), max_bytes - SCRATCH_SLICES * slice_bytes(max_bytes))
+
+
+class OnDisk(Protocol):
+    """What a buffer asks of the disk, without waiting for it. The seam exists because buffers know no disk."""
+
+    @property
+    def has_available(self) -> bool:
+        """Whether anything waits there alone that could be sent, whoever has left it."""
+
+    def ends(self) -> Mapping[Lane, int]:
+        """Return where that ends now which this process has stored."""
+
+    def holds_below(self, ends: Mapping[Lane, int]) -> bool:
+        """Whether anything that this process has stored before those ends is not done yet."""
+
+
+class Nothing:
+    """No disk."""
+
+    has_available = False
+
+    def ends(self) -> Mapping[Lane, int]:
+        """Return that there is nothing."""
+        return {}
+
+    def holds_below(self, ends: Mapping[Lane, int]) -> bool:
+        """Return that there is nothing."""
+        return False
 
 
 # In the place of an item that was thinned out and is only to be counted.
@@ -134,8 +163,8 @@ class Buffer:
     def __init__(self, limits: SignalLimits, on_work: Callable[[], None]) -> None:
         self._limits = limits
         self._on_work = on_work
-        self.has_backlog: Callable[[], bool] = lambda: False
-        """Asks whether anything waits on disk alone that could be sent; set by whoever joins the two. Called with the lock held."""
+        self.on_disk: OnDisk = Nothing()
+        """What is on disk; set by whoever joins the two. Asked with the lock held."""
         self.on_drop: Callable[[], None] = lambda: None
         """Called without the lock, on any thread, when something was dropped; must be re-entrant and quick."""
         self._slice_bytes = slice_bytes(limits.max_bytes)
@@ -354,7 +383,8 @@ class Buffer:
 
     def _evict(self, victim: HeldBatch | Entry, reason: DropReason) -> None:
         if isinstance(victim, HeldBatch):
-            items, size, seq = victim.batch.items, victim.memory_bytes, victim.first_seq
+            items, size = victim.batch.items, victim.memory_bytes
+            seq = 0 if victim.first_seq == FAR_OURS else victim.first_seq
             attempted = items if victim.is_attempted else 0
         else:
             items, size, seq, attempted = 1, victim[1], victim[2], 0
@@ -375,6 +405,8 @@ class Buffer:
     def _spill(self, held: HeldBatch) -> None:
         self._books.charge(-held.batch.items, -held.memory_bytes)
         self._books.spooled += held.batch.items
+        if self._flushes and held.first_seq != FAR:
+            self._flushes.went_to_disk(0 if held.is_read else held.first_seq, self.on_disk.ends())
         # The body goes now; the rest until the disk's side has taken note.
         held.batch = replace(held.batch, body=b"")
         self.spilled.append(held)
@@ -463,6 +495,7 @@ class Buffer:
             self._books.charge(0, held.memory_bytes - released)
             self._books.sealed += held.batch.items
             self._books.sealed_bytes += len(held.batch.body)
+            self._check_flushes()
             return True
 
     def waiting(self) -> tuple[int, int]:
@@ -508,7 +541,7 @@ class Buffer:
                 return False
             self._forget_stale_limits()
             if items > self._room_items or size > self._admit_bytes:
-                if self._extra_items or self._reading or any(held.first_seq == FAR for held in self._leases.values()):
+                if self._extra_items or self._reading or any(held.is_read for held in self._leases.values()):
                     return False
                 self._raise_limits(items, size)
             while self._lacks_for(items, size):
@@ -599,7 +632,12 @@ class Buffer:
                 self._has_left_memory(held)
 
     def changed_on_disk(
-        self, *, recovered: int, lost: Mapping[DropReason, int], lost_bytes: Mapping[DropReason, int] = NO_BYTES
+        self,
+        *,
+        recovered: int,
+        lost: Mapping[DropReason, int],
+        lost_bytes: Mapping[DropReason, int] = NO_BYTES,
+        has_lost_ours: bool = False,
     ) -> None:
         """Take note of what was found on disk, and of what waits there no more."""
         with self._lock, self._section:
@@ -608,6 +646,7 @@ class Buffer:
             for reason, items in lost.items():
                 self._books.spooled -= items
                 self._books.drop(reason, items, lost_bytes.get(reason, 0))
+            if has_lost_ours:
                 self._flushes.lose(0)
             self._check_flushes()
 
@@ -627,6 +666,7 @@ class Buffer:
             if id(held) not in self._leases and held not in self._queue:
                 return False
             held.record = record
+            self._check_flushes()
             return True
 
     @property
@@ -705,9 +745,12 @@ class Buffer:
             assert delivered + rejected + left == held.batch.items
             growth = sum(part.memory_bytes for part in parts) - held.memory_bytes
             self._make_room(growth)
-            if rejected:
+            if rejected and held.first_seq != FAR:
                 # What was read from disk may have been offered before any flush.
-                self._flushes.lose(0 if held.first_seq == FAR else held.first_seq)
+                self._flushes.lose(0 if held.is_read else held.first_seq)
+            if self._flushes and parts and held.first_seq == FAR_OURS:
+                # Wherever they are stored, it is before the present end.
+                self._flushes.went_to_disk(0, self.on_disk.ends())
             for part in parts:
                 part.is_attempted = True
             books, by_cause = self._books, self._books.rejected_by_cause.get(cause, 0) + rejected
@@ -745,10 +788,24 @@ class Buffer:
                         self._scratch_bytes -= size
                         self._books.memory_bytes -= size
 
-    def begin_flush(self, deadline: float, *, is_content_with_safety: bool = False) -> Flush:
-        """Watch everything that is held now until it has left (`Flush.wait`)."""
+    def begin_flush(
+        self,
+        deadline: float,
+        *,
+        is_content_with_safety: bool = False,
+        until: Until = "delivered",
+        is_for_all: bool = False,
+    ) -> Flush:
+        """Watch everything that was offered up to now until it has left (`Flush.wait`)."""
         with self._lock, self._section:
-            flush = Flush(mark=self._books.offered, deadline=deadline, is_content_with_safety=is_content_with_safety)
+            flush = Flush(
+                mark=self._books.offered,
+                deadline=deadline,
+                is_content_with_safety=is_content_with_safety,
+                until=until,
+                is_for_all=is_for_all,
+            )
+            flush.ends = self.on_disk.ends()
             self._flushes.add(flush)
             self._check_flushes()
             return flush
@@ -769,6 +826,16 @@ class Buffer:
         with self._lock, self._section:
             if self._flushes:
                 self._flushes.give_up(not_before, self._oldest_seq(is_safe_too=False))
+
+    @property
+    def is_to_be_safe(self) -> bool:
+        """Whether somebody waits for everything to be safe on disk. A look without the lock."""
+        return self._flushes.are_for_safety
+
+    def check_flushes(self) -> None:
+        """End the flushes that have come true by what happened on disk."""
+        with self._lock, self._section:
+            self._check_flushes()
 
     def has_queued(self) -> bool:
         """Whether a sealed batch waits."""
@@ -869,10 +936,20 @@ class Buffer:
     def _check_flushes(self) -> None:
         if not self._flushes:
             return
-        # What memory has let go of may be on disk; as long as anything there can be sent, it may be that.
-        if self._reading or self.spilled or (self.has_backlog() and not self._is_abandoned):
-            return
-        self._flushes.finish_below(self._oldest_seq())
+        oldest = self._oldest_seq()
+        for flush in self._flushes:
+            if oldest > flush.mark and not self._is_on_disk(flush):
+                flush.finish()
+            elif flush.until == "safe" and self._oldest_seq(is_safe_too=False) > flush.mark:
+                flush.be_safe()
+
+    def _is_on_disk(self, flush: Flush) -> bool:
+        """Whether anything that a flush watches waits on disk alone, or may do so."""
+        if self._is_abandoned:
+            return False
+        if flush.is_for_all and (self._reading or self.on_disk.has_available):
+            return True
+        return bool(self.spilled) or self.on_disk.holds_below(flush.ends)
 
     def _oldest_seq(self, *, is_safe_too: bool = True) -> float:
         """Return the lowest offer number that is still held; of all, or of what is not safe on disk; infinity for none."""

@@ -204,6 +204,16 @@ class Segment:
         return next(found, self.head.created)
 
     @property
+    def is_ours(self) -> bool:
+        """Whether this process has made it, and not adopted it."""
+        return self.born_at is not None
+
+    def oldest_sequence(self) -> int:
+        """Return the sequence of the first record that is not done, or, where the list is not at hand, of the first. A look without the lock."""
+        records = self.records
+        return self.head.floor if records is None else next((each.sequence for each in list(records)), self.end)
+
+    @property
     def is_full(self) -> bool:
         """Whether there is no slot for another record's ack."""
         return self.appended >= self.head.slots

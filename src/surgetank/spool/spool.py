@@ -18,12 +18,12 @@ from __future__ import annotations
 import logging
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from surgetank.errors import SpoolKeyError
-from surgetank.model import FAR, FOREVER, Batch, DropReason, HeldBatch, Lane, Signal, StoredRecord
+from surgetank.model import FAR, FAR_OURS, FOREVER, Batch, DropReason, HeldBatch, Lane, Signal, StoredRecord
 from surgetank.spool.encryption import Cipher
 from surgetank.spool.folder import Estate, Folder, SegmentName
 from surgetank.spool.record import DamageError, Head, VersionError
@@ -45,6 +45,8 @@ class Changes:
     """Given up, by reason."""
     lost_bytes: dict[DropReason, int]
     """The bytes of those on disk, as far as they are known: not of what is damaged or missing."""
+    has_lost_ours: bool = False
+    """Whether any of those had been offered to this process."""
 
 
 @dataclass(slots=True, eq=False)
@@ -107,6 +109,7 @@ class Spool:
         self._lost: dict[DropReason, int] = {}
         self._is_given_up = False
         self._lost_bytes: dict[DropReason, int] = {}
+        self._has_lost_ours = False
 
     def append(self, batch: Batch) -> Record | None:
         """
@@ -247,7 +250,7 @@ class Spool:
         if segment.is_locked or segment.available_items <= 0:
             return
         try:
-            self._lose(DropReason.DAMAGED, segment.load())
+            self._lose(DropReason.DAMAGED, segment.load(), is_ours=segment.is_ours)
         except VersionError as error:
             self._lock_up(segment, str(error))
             return
@@ -286,7 +289,7 @@ class Spool:
         held = record.held or HeldBatch(batch=batch, first_seq=FAR)
         segment.pin(record)
         held.batch = batch
-        held.first_seq = FAR
+        held.first_seq = FAR_OURS if segment.is_ours else FAR
         held.record = record
         return held
 
@@ -519,14 +522,15 @@ class Spool:
         self._recovered += pending + lost
         self._lose(DropReason.DAMAGED, lost)
 
-    def _lose(self, reason: DropReason, items: int, size: int = 0) -> None:
+    def _lose(self, reason: DropReason, items: int, size: int = 0, *, is_ours: bool = False) -> None:
         if items:
+            self._has_lost_ours |= is_ours
             self._lost[reason] = self._lost.get(reason, 0) + items
             self._lost_bytes[reason] = self._lost_bytes.get(reason, 0) + size
 
     def _give_up(self, record: Record, reason: DropReason) -> None:
         """Give up a record that waits on disk alone."""
-        self._lose(reason, record.items, record.size)
+        self._lose(reason, record.items, record.size, is_ours=record.segment.is_ours)
         self._done(record)
 
     def _settle(self, segment: Segment) -> None:
@@ -606,7 +610,7 @@ class Spool:
     def disown(self, estate: Estate) -> None:
         """Note that our folder is gone, which somebody has deleted under us; called with the lock held."""
         for segment in [each for each, home in self._homes.items() if home is estate]:
-            self._lose(DropReason.DAMAGED, segment.available_items)
+            self._lose(DropReason.DAMAGED, segment.available_items, is_ours=segment.is_ours)
             for record in segment.records or ():
                 record.is_done = record.is_deleted = True
             segment.records, segment.pending_items, segment.pinned_items = [], 0, 0
@@ -641,7 +645,7 @@ class Spool:
         except OSError as error:
             self._folder.failed(error)
             return False
-        self._lose(reason, items, size)
+        self._lose(reason, items, size, is_ours=segment.is_ours)
         for record in records:
             record.is_done = True
         segment.records = []
@@ -656,8 +660,8 @@ class Spool:
     def changes(self) -> Changes:
         """Return what happened on disk since the last call."""
         with self._folder.saying, self._folder.lock:
-            changes = Changes(self._recovered, self._lost, self._lost_bytes)
-            self._recovered, self._lost, self._lost_bytes = 0, {}, {}
+            changes = Changes(self._recovered, self._lost, self._lost_bytes, self._has_lost_ours)
+            self._recovered, self._lost, self._lost_bytes, self._has_lost_ours = 0, {}, {}, False
             return changes
 
     @property
@@ -671,6 +675,19 @@ class Spool:
         return any(
             segment.available_items > 0 and not segment.is_locked
             for line in self._line.values()
+            for segment in list(line)
+        )
+
+    def ends(self) -> Mapping[Lane, int]:
+        """Return the sequence after the last item that this process has stored, by lane. A look without the lock."""
+        opened, later = dict(self._open), dict(self._next)
+        return {lane: opened[lane].end if lane in opened else later.get(lane, (0, 0))[1] for lane in Lane}
+
+    def holds_below(self, ends: Mapping[Lane, int]) -> bool:
+        """Whether anything that this process stored before those ends is not done yet. A look without the lock."""
+        return any(
+            segment.is_ours and not segment.is_empty and segment.oldest_sequence() < ends[lane]
+            for lane, line in self._line.items()
             for segment in list(line)
         )
 
