@@ -1,10 +1,13 @@
 """One signal's pipeline, stepped: limits, strategies, lanes, flush and shutdown."""
 
+import pytest
+
 from fakes.pipelines import Rig
 from fakes.requests import span, span_numbers
 from surgetank.model import BreakerState
 from surgetank.otlp.spans import snapshot
 from surgetank.testing import delivered, hold, permanent, retry, silence
+from surgetank.testing.filesystem import MemoryFilesystem
 
 
 def test_what_is_offered_is_delivered():
@@ -59,15 +62,46 @@ def test_waiting_objects_become_bytes_at_once():
     assert rig.stats.memory_bytes < as_objects / 3
 
 
-def test_critical_items_do_not_wait_and_travel_in_batches_of_their_own():
-    """A span with status ERROR is sealed at once, the others at their time."""
+def test_critical_items_travel_in_batches_of_their_own_on_the_schedule_of_all():
+    """A span with status ERROR makes no request of its own: errors come in dozens."""
     rig = Rig()
     rig.offer(1, 2)
-    rig.offer(3, is_error=True)
-    rig.pipeline.run_once()
-    rig.pipeline.run_once()
+    for number in range(3, 28):
+        rig.offer(number, is_error=True)
+        rig.pipeline.run_once()
+        rig.clock.advance(0.02)
+    assert rig.sender.sent == []
 
-    assert rig.sent_numbers() == [3]
+    rig.clock.advance(0.5)
+    rig.seal()
+    rig.deliver()
+
+    assert [len(span_numbers(batch)) for batch in rig.sender.sent] == [25, 2]
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_critical_items_are_stored_before_they_are_sealed(is_killed):
+    """At once, and again every tenth of a second; a kill costs what came since, and without one nothing is sent twice."""
+    rig = Rig(filesystem=MemoryFilesystem())
+    for number in range(30):
+        rig.offer(number, is_error=True)
+        for _ in range(3):
+            rig.pipeline.seal_step()
+        rig.clock.advance(0.02)
+    assert rig.stats.sealed == 0
+    if not is_killed:
+        rig.seal()
+        rig.deliver()
+        assert sorted(rig.sent_numbers()) == list(range(30))
+        assert (rig.stats.spooled, rig.stats.unaccounted) == (0, 0)
+
+    rig.filesystem.die()
+    heir = Rig(filesystem=rig.filesystem, clock=rig.clock)
+    heir.tend()
+    heir.deliver()
+
+    assert sorted(heir.sent_numbers()) == list(range(heir.stats.recovered))
+    assert heir.stats.recovered >= 25 if is_killed else heir.stats.recovered == 0
 
 
 def test_a_users_predicate_decides_what_is_critical_and_may_fail():

@@ -130,6 +130,7 @@ class Pipeline:
             compression=compression,
             is_closed_off=lambda: self._worker.is_closed_off,
             keep=self._keep,
+            check_in=self._reservoir.check_in,
             take_back=self._reservoir.take_back,
             on_sealed=self._wake_delivery,
         )
@@ -195,9 +196,10 @@ class Pipeline:
 
     def stats(self) -> SignalStats:
         """Return a consistent snapshot of the books, and beside it what is no matter of counting. Never waits for the disk."""
-        worker = self._worker
+        worker, books = self._worker, self._buffer.stats(self._worker.breaker)
         return replace(
-            self._buffer.stats(worker.breaker),
+            books,
+            stored=min(books.queued + books.in_flight, books.stored + self._sealer.stored_items()),
             spool_bytes=self._reservoir.spool_bytes,
             oldest_age=self._oldest_age(),
             sampling_ratio=1.0 if self._thinning is None else 1 / 2**self._thinning.level,

@@ -18,6 +18,7 @@ from surgetank.model import (
     BATCH_OVERHEAD,
     FAR_OURS,
     PARTIALLY_REJECTED,
+    Batch,
     Clock,
     DropReason,
     HeldBatch,
@@ -79,6 +80,25 @@ class Reservoir:
         elif self._buffer.fill > SPILL_AT:
             self.save_unsaved()
         self._balance()
+
+    def check_in(self, batch: Batch | None, before: StoredRecord | None) -> StoredRecord | None:
+        """
+        Store what is not sealed yet, in place of what was stored of it before.
+
+        Args:
+            batch: Of the critical lane, with everything that it has so far; None when it is sealed.
+            before: What this returned the last time.
+
+        Returns:
+            Its record; None when there is none: nothing is written ahead here, or the disk did not take it.
+        """
+        if self._spool is None or self._persist == "none" or not self._is_write_ahead:
+            return None
+        record = None if batch is None else self._spool.append(batch)
+        if before is not None:
+            self._spool.ack(before)
+        self._balance()
+        return record
 
     def store_from_now_on(self) -> None:
         """Store every batch from now on, because the process is ending; not of a signal that is to stay off the disk."""

@@ -22,7 +22,7 @@ from surgetank.buffer.buffer import Buffer
 from surgetank.buffer.intake import CHARGED_ONCE_MAX, Entry
 from surgetank.config import Compression, SignalLimits
 from surgetank.lines import say
-from surgetank.model import FOREVER, PRESSING, Batch, Clock, HeldBatch, Lane
+from surgetank.model import FOREVER, PRESSING, Batch, Clock, HeldBatch, Lane, StoredRecord
 from surgetank.otlp.codec import Codec, OpenRequest
 from surgetank.otlp.compression import compress
 
@@ -37,8 +37,9 @@ SLICE_ITEMS: Final = 4
 BACKLOG_MAX: Final = 256
 PRESSING_ITEMS: Final = 32
 
-# A critical item is sealed at once when none of its kind waits behind it, and within this (seconds) in any case.
-CRITICAL_DELAY: Final = 0.1
+# What is under construction of the critical lane is stored at once when none of its kind waits behind it, and then this often
+# (seconds). It is sent on the schedule of all others: an application that makes errors shall not make a request for each.
+CHECKPOINT_PERIOD: Final = 0.1
 
 # Waiting objects that wake the sealer before its time …
 WAKE_AT: Final = 64
@@ -59,6 +60,10 @@ class OpenBatch:
     first_seq: int
     opened_at: float
     charge: int = 0
+    checkpoint: StoredRecord | None = None
+    """What is stored of it already, so that a kill does not cost it; acknowledged when it is sealed."""
+    checked_items: int = 0
+    checked_at: float = float("-inf")
 
 
 @dataclass(slots=True)
@@ -98,6 +103,8 @@ class Sealer:
     Args:
         is_closed_off: Asks whether batches cannot leave at the moment.
         keep: Called with each sealed batch before anybody else can have it, to store it.
+        check_in: Called with what is under construction of the critical lane, as a batch, and with what it returned before: stores
+            the one and forgets the other.
         take_back: Called with one that was given up while it was stored.
         on_sealed: Called after each sealed batch, to wake the delivery thread.
     """
@@ -112,6 +119,7 @@ class Sealer:
         compression: Compression,
         is_closed_off: Callable[[], bool],
         keep: Callable[[HeldBatch], None],
+        check_in: Callable[[Batch | None, StoredRecord | None], StoredRecord | None] = lambda _, __: None,
         take_back: Callable[[HeldBatch], None],
         on_sealed: Callable[[], None],
     ) -> None:
@@ -122,6 +130,7 @@ class Sealer:
         self._encoding = "identity" if compression == "none" else compression
         self._is_closed_off = is_closed_off
         self._keep = keep
+        self._check_in = check_in
         self._take_back = take_back
         self._on_sealed = on_sealed
         self.reset()
@@ -154,6 +163,8 @@ class Sealer:
             for lane, open_batch in list(self._open.items()):
                 if self._is_due(lane, open_batch, now, mark):
                     self._seal(lane, next_seq=None)
+                elif lane is Lane.CRITICAL:
+                    self._store_unsealed(open_batch, now)
         return PRESSING if self._is_pressing else self._doze(now)
 
     def _doze(self, now: float) -> float:
@@ -161,21 +172,38 @@ class Sealer:
         self._buffer.wake_at = WAKE_AT if self._open else 1
         if any(self._buffer.waiting()):
             return 0.0
-        due = [self._due_at(lane, open_batch) - now for lane, open_batch in self._open.items()]
+        due = [self._due_at(open_batch) - now for open_batch in self._open.values()]
+        due += [
+            each.checked_at + CHECKPOINT_PERIOD - now
+            for lane, each in self._open.items()
+            if lane is Lane.CRITICAL and each.request.items > each.checked_items
+        ]
         return max(0.0, min(PERIOD, *due)) if due else FOREVER
 
     def _is_due(self, lane: Lane, open_batch: OpenBatch, now: float, flush_mark: int) -> bool:
-        if self._is_full(open_batch) or now >= self._due_at(lane, open_batch):
+        if self._is_full(open_batch) or now >= self._due_at(open_batch):
             return True
         normal, critical = self._buffer.waiting()
         if critical if lane is Lane.CRITICAL else normal:
             return False
-        # Nobody else is coming at the moment: critical items do not wait, and neither does a flush.
-        return lane is Lane.CRITICAL or open_batch.first_seq <= flush_mark
+        # Nobody else is coming at the moment: a flush does not wait.
+        return open_batch.first_seq <= flush_mark
 
-    def _due_at(self, lane: Lane, open_batch: OpenBatch) -> float:
-        delay = self._limits.schedule_delay
-        return open_batch.opened_at + (min(delay, CRITICAL_DELAY) if lane is Lane.CRITICAL else delay)
+    def _due_at(self, open_batch: OpenBatch) -> float:
+        return open_batch.opened_at + self._limits.schedule_delay
+
+    def _store_unsealed(self, open_batch: OpenBatch, now: float) -> None:
+        """Store what is under construction, where that is news and due."""
+        is_news = open_batch.request.items > open_batch.checked_items
+        if not is_news or now < open_batch.checked_at + CHECKPOINT_PERIOD or self._buffer.waiting()[1]:
+            return
+        open_batch.checked_items, open_batch.checked_at = open_batch.request.items, now
+        try:
+            body = compress(open_batch.request.pieces(), self._encoding)
+            batch = self._batch(Lane.CRITICAL, open_batch.request, body)
+            open_batch.checkpoint = self._check_in(batch, open_batch.checkpoint)
+        except Exception:
+            self._note_defect()
 
     def _is_full(self, open_batch: OpenBatch) -> bool:
         return open_batch.request.items >= self._items_max() or open_batch.request.size >= self._limits.max_batch_bytes
@@ -221,6 +249,7 @@ class Sealer:
         try:
             body = compress(request.pieces(), self._encoding)
         except Exception:
+            self._forget_checkpoint(open_batch)
             self._buffer.encoded(
                 lane,
                 released=open_batch.charge,
@@ -230,7 +259,29 @@ class Sealer:
                 failed_seq=open_batch.first_seq,
             )
             return
-        batch = Batch(
+        held = HeldBatch(batch=self._batch(lane, request, body), first_seq=open_batch.first_seq)
+        try:
+            self._keep(held)
+        except Exception:
+            # A defect on the way to disk, or in a user's key function, costs the batch its place there and nothing else:
+            # what else is in this slice would be lost with it.
+            self._note_defect()
+        # Now that the whole is stored: a crash in between repeats it.
+        self._forget_checkpoint(open_batch)
+        if self._buffer.sealed(held, released=open_batch.charge, next_seq=next_seq):
+            self._on_sealed()
+        else:
+            self._take_back(held)
+
+    def _forget_checkpoint(self, open_batch: OpenBatch) -> None:
+        if open_batch.checkpoint is not None:
+            try:
+                self._check_in(None, open_batch.checkpoint)
+            except Exception:
+                self._note_defect()
+
+    def _batch(self, lane: Lane, request: OpenRequest, body: bytes) -> Batch:
+        return Batch(
             id=f"{self._id_prefix}-{next(self._id_counter)}",
             signal=self._codec.signal,
             lane=lane,
@@ -240,17 +291,10 @@ class Sealer:
             encoding=self._encoding,
             created=self._clock.now(),
         )
-        held = HeldBatch(batch=batch, first_seq=open_batch.first_seq)
-        try:
-            self._keep(held)
-        except Exception:
-            # A defect on the way to disk, or in a user's key function, costs the batch its place there and nothing else:
-            # what else is in this slice would be lost with it.
-            self._note_defect()
-        if self._buffer.sealed(held, released=open_batch.charge, next_seq=next_seq):
-            self._on_sealed()
-        else:
-            self._take_back(held)
+
+    def stored_items(self) -> int:
+        """Return the items under construction that are on disk already. Any thread."""
+        return sum(each.checked_items for each in list(self._open.values()) if each.checkpoint is not None)
 
     def opened_at(self) -> float:
         """Return when the oldest request under construction was begun (monotonic seconds); infinity when there is none. Any thread."""

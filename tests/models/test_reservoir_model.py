@@ -152,6 +152,7 @@ class ReservoirMachine(RuleBasedStateMachine):
     def memory_only(self):
         buffer = self.rig.pipeline._buffer
         stored = sum(held.batch.items for held in buffer._queue if held.is_stored)
+        stored += self.rig.pipeline._sealer.stored_items()
         return self.rig.stats.queued - stored
 
     def lost(self):

@@ -79,7 +79,10 @@ _BUFFERS: Final[Mapping[str, tuple[str, str]]] = {
     "circuit_breaker_threshold": ("failures", "so many in a row open the breaker; one probe after each cooldown"),
     "max_export_batch_size": ("items", "so many make a batch due"),
     "max_batch_mb": ("MiB", "so much, encoded, makes a batch due; at most an eighth of `max_memory_mb`"),
-    "schedule_delay": ("seconds", "after it a smaller batch is sealed; critical items wait 0.1 s at most"),
+    "schedule_delay": (
+        "seconds",
+        "after it a smaller batch is sealed; critical items are stored 0.1 s after they came, and sent on the same schedule",
+    ),
 }
 _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "drop_strategy": DROP_STRATEGIES,
