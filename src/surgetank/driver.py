@@ -12,14 +12,13 @@ import logging
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import FrameType
 from typing import Any, Final
 
-from surgetank import threads
+from surgetank import clock, threads
 from surgetank.lines import say
 from surgetank.model import PRESSING
 
@@ -208,11 +207,11 @@ class Loop:
 
     def join(self, timeout: float) -> None:
         """Wait for a stopped thread, at most `timeout` seconds; not for ourselves."""
-        until = time.monotonic() + timeout
+        until = clock.monotonic() + timeout
         if self._asked is not None:
             self._asked.join(max(0.0, timeout))
         if self._shift is not None and self._ident != threads.get_ident():
-            self._shift.wait(until - time.monotonic())
+            self._shift.wait(until - clock.monotonic())
 
     def end(self, timeout: float, may_act_here: Callable[[float], bool]) -> bool:
         """
@@ -225,11 +224,11 @@ class Loop:
         Returns:
             Whether it is done.
         """
-        until = time.monotonic() + timeout
+        until = clock.monotonic() + timeout
         self.join(timeout)
         if self._is_alive:
             return False
-        if self._last_act is not None and not may_act_here(until - time.monotonic()):
+        if self._last_act is not None and not may_act_here(until - clock.monotonic()):
             return False
         self._act_for_the_last_time()
         return True
@@ -248,7 +247,7 @@ class Loop:
         # Without waiting: somebody else, or whom we have interrupted, may be starting the thread.
         if not self._can_start or self._has_thread or self._is_starting:
             return
-        if self._start_again_at is not None and time.monotonic() < self._start_again_at:
+        if self._start_again_at is not None and clock.monotonic() < self._start_again_at:
             return
         try:
             self._is_starting = True
@@ -264,7 +263,7 @@ class Loop:
                 _unstarted.discard(self)
             else:
                 # The process, or its container, has as many threads as it may have: for the moment.
-                self._start_again_at = time.monotonic() + START_AGAIN
+                self._start_again_at = clock.monotonic() + START_AGAIN
                 _unstarted.add(self)
         finally:
             self._is_starting = False

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import freezegun
 import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -75,6 +76,19 @@ def test_a_batch_goes_out_as_one_call_of_its_signals_service(opened, sender_for,
     assert call.body == body
     assert call.metadata["surgetank-batch-id"] == "0123-4567"
     assert call.metadata["user-agent"].startswith(f"surgetank/{__version__} Python/3.")
+
+
+@pytest.mark.parametrize("frozen", ["2020-01-01", "2100-01-01"])
+def test_a_call_has_its_time_under_a_frozen_clock(opened, sender_for, frozen):
+    """As in tests of the application's: grpc makes a deadline of Python's time, and its core knows the real one."""
+    hang = Hang()
+    with GrpcServer() as server, GrpcServer(hang) as silent, freezegun.freeze_time(frozen):
+        good, bad = sender_for(server), sender_for(silent)
+        assert good.send(batch(), 5.0).outcome is Outcome.DELIVERED
+        began = SystemClock.monotonic()
+        assert bad.send(batch(), 0.2).cause == "timeout"
+        assert SystemClock.monotonic() - began < 0.2 + GRACE
+        hang.go_on.set()
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])

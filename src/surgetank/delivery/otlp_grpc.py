@@ -23,6 +23,7 @@ from urllib.parse import SplitResult, urlsplit
 import grpc
 
 from surgetank import threads
+from surgetank.clock import ahead
 from surgetank.config import OutletConfig
 from surgetank.config.headers import checked_header
 from surgetank.delivery import verdicts
@@ -276,7 +277,9 @@ class GrpcSender:
         metadata = (*self._metadata, (BATCH_ID_HEADER, batch.id))
         deadline = self._clock.monotonic() + timeout
         try:
-            body = export(request, timeout=timeout, metadata=metadata, compression=self._compression)
+            # grpc adds Python's time, and its core subtracts the real one.
+            patience = timeout + ahead()
+            body = export(request, timeout=patience, metadata=metadata, compression=self._compression)
         except grpc.RpcError as error:
             return self._judge(error, is_late=self._clock.monotonic() > deadline - _NEAR)
         return verdicts.of_grpc("OK", details="", status=b"", body=body, items=batch.items)

@@ -6,7 +6,6 @@ Invariants: proxy, headers, TLS and transport are the tank's; no telemetry is se
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -113,12 +112,12 @@ def _ask(signal: Signal, outlet: OutletConfig, timeout: float) -> Finding:
         sender: Any = sender_for(outlet, clock)
     except ConfigError as error:
         return failed(name, f"{error.field} is of no use.", f"Permitted is {error.permitted}.")
-    began = time.monotonic()
+    began = clock.monotonic()
     try:
         verdict = sender.send(empty_batch(signal, outlet), min(timeout, outlet.timeout))
     finally:
         sender.close()
-    seconds = time.monotonic() - began
+    seconds = clock.monotonic() - began
     if verdict.outcome is Outcome.DELIVERED:
         return _delivered(name, outlet, seconds, getattr(sender, "content_type", ""))
     return _refused(name, outlet, verdict, timeout)
@@ -135,7 +134,7 @@ def empty_batch(signal: Signal, outlet: OutletConfig) -> Batch:
         body=compress([], encoding),
         raw_size=0,
         encoding=encoding,
-        created=time.time(),
+        created=SystemClock.now(),
     )
 
 

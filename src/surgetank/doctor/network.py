@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
+from surgetank import clock
 from surgetank.config import OutletConfig
 from surgetank.doctor.finding import Finding, failed, ok, warning
 
@@ -50,7 +50,7 @@ def check_way(outlet: OutletConfig, timeout: float) -> Iterator[Finding]:
     """
     scheme, host, port = place_of(outlet)
     name = f"way to {name_of(outlet)}"
-    began = time.monotonic()
+    began = clock.monotonic()
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -80,7 +80,7 @@ def check_way(outlet: OutletConfig, timeout: float) -> Iterator[Finding]:
         yield failed(name, f"It cannot be reached ({_said(error)}).", "Check the route from this host.")
         return
     with sock:
-        seconds = time.monotonic() - began
+        seconds = clock.monotonic() - began
         if scheme == "http":
             yield ok(name, f"Connected in {_milliseconds(seconds)}, in the clear.")
             if outlet.headers and not _is_near(host):
@@ -93,10 +93,10 @@ def check_way(outlet: OutletConfig, timeout: float) -> Iterator[Finding]:
 
 def _connected(addresses: Sequence[tuple[Any, ...]], timeout: float) -> socket.socket:
     trouble: OSError | None = None
-    deadline = time.monotonic() + timeout
+    deadline = clock.monotonic() + timeout
     for family, kind, protocol, _, address in addresses:
         sock = socket.socket(family, kind, protocol)
-        sock.settimeout(max(0.05, deadline - time.monotonic()))
+        sock.settimeout(max(0.05, deadline - clock.monotonic()))
         try:
             sock.connect(address)
         except OSError as error:
@@ -133,7 +133,7 @@ def _check_tls(name: str, sock: socket.socket, outlet: OutletConfig, host: str, 
         )
         return
     until = certificate.get("notAfter")
-    days = (ssl.cert_time_to_seconds(str(until)) - time.time()) / _DAY if until else float("inf")
+    days = (ssl.cert_time_to_seconds(str(until)) - clock.now()) / _DAY if until else float("inf")
     if days < _EXPIRES_SOON:
         yield warning(name, f"Its certificate expires in {days:.0f} days.", "Have it renewed before then.")
     else:

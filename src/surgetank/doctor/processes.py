@@ -5,11 +5,11 @@ Owns: no state. Threads: any. Invariants: status files are read, nothing else.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from surgetank.catalogue.effective import Effective
+from surgetank.clock import SystemClock
 from surgetank.config import MEBIBYTE, SignalLimits
 from surgetank.doctor.finding import Finding, failed, ok, warning
 from surgetank.model import Signal
@@ -74,7 +74,7 @@ def _other_limits(said: Mapping[str, Any], limits: Mapping[Signal, SignalLimits]
 
 
 def measure(
-    effective: Effective, seconds: float, sleep: Callable[[float], None] = time.sleep
+    effective: Effective, seconds: float, sleep: Callable[[float], None] = SystemClock.sleep
 ) -> tuple[dict[Signal, Load], int]:
     """
     Return what the living tanks bring, by two readings of their status, and how many brought something in between.

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Iterator
 from typing import Final
 
+from surgetank import clock
 from surgetank.catalogue.effective import Effective
 from surgetank.config import MEBIBYTE
 from surgetank.doctor.finding import Finding, failed, ok, warning
@@ -107,7 +107,7 @@ def _folder(path: str, effective: Effective) -> Iterator[Finding]:
     else:
         yield ok(SPOOL, f"{path} is this user's own and can be written.")
     try:
-        found = survey(OsFilesystem(), path, time.time())
+        found = survey(OsFilesystem(), path, clock.now())
     except (OSError, SurgetankError) as error:
         yield failed(SPOOL, f"{path} cannot be read ({error}).", "Run the command as the application's user.")
         return
@@ -210,7 +210,7 @@ def disk_for(effective: Effective) -> Disk:
     """Return what the spool may take."""
     path, filesystem = effective.spool.path, OsFilesystem()
     try:
-        used = survey(filesystem, path, time.time()).total("bytes")
+        used = survey(filesystem, path, clock.now()).total("bytes")
     except (OSError, SurgetankError):
         used = 0
     try:
