@@ -18,10 +18,20 @@ from urllib.parse import urlsplit
 from surgetank import config, lifecycle, threads
 from surgetank.buffer.flush import Flush, Until
 from surgetank.clock import SystemClock
-from surgetank.config import BufferConfig, Compression, Environment, OutletConfig, Protocol, Timing, check_choice
+from surgetank.config import (
+    BufferConfig,
+    Compression,
+    Environment,
+    OutletConfig,
+    Protocol,
+    Timing,
+    check_choice,
+    check_kind,
+)
 from surgetank.delivery.endpoint import Endpoint
 from surgetank.delivery.senders import sender_for
 from surgetank.driver import REST_MAX, Loop, is_own_thread, own_work
+from surgetank.errors import ConfigError
 from surgetank.health import Health, Watch
 from surgetank.lines import say
 from surgetank.memory.monitor import Monitor
@@ -56,6 +66,8 @@ SAME_SHUTDOWN: Final = 1.0
 SAMPLER_FLOOR: Final = 1 / 64
 # While something is lost, it is looked this often (seconds) for other losses, and for its end.
 LOOK_PERIOD: Final = 1.0
+_CLOCK: Final = ("monotonic", "now", "sleep")
+_FILESYSTEM: Final = ("create", "open", "names", "unlink")
 # The share of a deadline that the last metric collection may take: its callbacks are the application's.
 COLLECT_SHARE: Final = 0.2
 
@@ -139,6 +151,13 @@ class Tank:
         probe: Probe | None = None,
     ) -> None:
         environment = self._environment = Environment()
+        # Everything is checked before anything is made.
+        check_kind("spool", spool, SpoolConfig, 'a SpoolConfig, such as SpoolConfig(dir="/var/lib/app/spool")')
+        memory_settings = resolve_memory(memory, environment)
+        has_self_metrics = config.resolve_self_metrics(self_metrics, environment)
+        _check_parts(is_critical=is_critical, make_sender=make_sender, probe=probe, clock=clock, filesystem=filesystem)
+        for name, value in (("handle_sigterm", handle_sigterm), ("is_threaded", is_threaded)):
+            check_kind(name, value, bool, "True or False")
         self._config = config.resolve(
             environment=environment,
             spans=spans,
@@ -168,7 +187,6 @@ class Tank:
         self._pipelines = {
             codec.signal: self._make_pipeline(codec, is_critical, make_sender or sender_for) for codec in codecs
         }
-        memory_settings = resolve_memory(memory, environment)
         self._memory = MemoryWatch(
             memory_settings,
             probe or choose_probe(memory_settings.limit_mb),
@@ -200,7 +218,7 @@ class Tank:
         lifecycle.watch(self, handle_sigterm=handle_sigterm)
         if self._disk is not None and self._disk.has_others():
             self._keeper.wake()
-        if config.resolve_self_metrics(self_metrics, environment):
+        if has_self_metrics:
             report(self)
         self._presence.announce()
 
@@ -653,6 +671,16 @@ class Tank:
         lost = any(books.dropped or books.rejected for books in stats.values())
         if clauses:
             say(_logger, logging.WARNING if lost else logging.INFO, "shut down: %s", "; ".join(clauses))
+
+
+def _check_parts(*, clock: object, filesystem: object, **functions: object) -> None:
+    """Refuse what could not be called."""
+    for name, value in functions.items():
+        if value is not None and not callable(value):
+            raise ConfigError(name, value, "a function")
+    for name, value, methods in (("clock", clock, _CLOCK), ("filesystem", filesystem, _FILESYSTEM)):
+        if value is not None and not all(callable(getattr(value, each, None)) for each in methods):
+            raise ConfigError(name, value, f"an object with the methods {', '.join(methods)}")
 
 
 def _place(url: str) -> str:

@@ -12,10 +12,10 @@ import surgetank
 from surgetank.catalogue.effective import load
 from surgetank.catalogue.entries import settings, variables
 from surgetank.catalogue.page import filled
-from surgetank.catalogue.setting import MASK
 from surgetank.catalogue.signals import WITHOUT_EFFECT
 from surgetank.config import MEBIBYTE
 from surgetank.model import Signal
+from surgetank.redaction import MASK
 
 ROOT = Path(__file__).parents[2]
 KEY = "first:" + b64encode(b"k" * 32).decode()

@@ -6,15 +6,14 @@ Invariants: values are read from what the tank itself resolves, so that what is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from surgetank import redaction
 from surgetank.catalogue.effective import Effective
 from surgetank.model import Signal
 
-MASK: Final = "•••"
 YES_OR_NO: Final = "true or false"
 SECTIONS: Final[Mapping[str, str]] = {
     "buffer": "buffers",
@@ -26,7 +25,6 @@ SECTIONS: Final[Mapping[str, str]] = {
     "seen": "status and self-metrics",
     "doors": "doors",
 }
-_PASSWORD: Final = re.compile(r"//[^/]*@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,15 +88,10 @@ class Setting:
 
     def _safe(self, value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {name: MASK if self.is_secret else text for name, text in value.items()}
+            return {name: redaction.MASK if self.is_secret else text for name, text in value.items()}
         if self.is_secret and value is not None:
-            return MASK
-        return without_password(value) if isinstance(value, str) else value
-
-
-def without_password(text: str) -> str:
-    """Return a URL without what stands before the @."""
-    return _PASSWORD.sub(f"//{MASK}@", text)
+            return redaction.MASK
+        return redaction.shown(value) if isinstance(value, str) else value
 
 
 def plain(value: Any) -> str:

@@ -54,6 +54,12 @@ def check_flag(name: str, value: object) -> None:
         raise ConfigError(name, value, "True or False")
 
 
+def check_kind(name: str, value: object, kind: type | tuple[type, ...], words: str) -> None:
+    """Refuse what is neither None nor of this kind; `words` complete "must be"."""
+    if value is not None and not isinstance(value, kind):
+        raise ConfigError(name, value, words)
+
+
 class Environment:
     """
     Reads variables, and remembers those that are ignored.

@@ -16,10 +16,10 @@ from typing import Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from surgetank import redaction
-from surgetank.config.environment import OTLP, Environment, check_choice, check_number
+from surgetank.config.environment import OTLP, Environment, check_choice, check_kind, check_number
 from surgetank.config.headers import resolve_headers
 from surgetank.config.tls import resolve_tls_files
-from surgetank.errors import ConfigError
+from surgetank.errors import HIDDEN, ConfigError
 from surgetank.model import Signal
 
 _T = TypeVar("_T", bound=str)
@@ -57,6 +57,19 @@ class OutletConfig:
     proxy: str | None = None
     """None: as the environment says; empty: no proxy."""
 
+    def __post_init__(self) -> None:
+        check_kind("outlet.url", self.url, str, "a URL")
+        words = "a mapping from names to values"
+        check_kind("outlet.headers", self.headers, Mapping, words)
+        if not all(isinstance(each, str) for pair in self.headers.items() for each in pair):
+            raise ConfigError("outlet.headers", HIDDEN, words)
+        check_number("outlet.timeout", self.timeout, *TIMEOUT_RANGE)
+        check_choice("outlet.compression", self.compression, COMPRESSIONS)
+        check_choice("outlet.call_compression", self.call_compression, COMPRESSIONS)
+        check_choice("outlet.protocol", self.protocol, PROTOCOLS)
+        for name in ("certificate_file", "client_key_file", "client_certificate_file", "proxy"):
+            check_kind(f"outlet.{name}", getattr(self, name), str, "a text")
+
     def __repr__(self) -> str:
         shown = [f"url={redaction.url(self.url)!r}", f"protocol={self.protocol!r}"]
         if self.headers:
@@ -74,6 +87,10 @@ class OutletConfig:
         if self.proxy is not None:
             shown.append(f"proxy={redaction.url(self.proxy)!r}")
         return f"OutletConfig({', '.join(shown)})"
+
+    def scrubber(self) -> redaction.Scrubber:
+        """Return what takes this outlet's credentials out of a text."""
+        return redaction.Scrubber((self.url, self.proxy or ""), self.headers.values())
 
 
 OTLP_INFIX: Final[Mapping[Signal, str]] = {

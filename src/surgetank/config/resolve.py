@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from surgetank.config.environment import Environment, check_flag, check_number
+from surgetank.config.environment import Environment, check_flag, check_kind, check_number
 from surgetank.config.limits import BufferConfig, SignalLimits, beside_calls, resolve_limits, within_total
 from surgetank.config.outlet import PREFIX, OutletConfig, resolve_outlet
 from surgetank.config.timing import Timing, resolve_seconds, resolve_timing
+from surgetank.errors import HIDDEN, ConfigError
 from surgetank.model import Signal
 
 
@@ -64,6 +65,9 @@ def resolve(
     """
     environment = environment or Environment(variables)
     buffers = {Signal.SPANS: spans, Signal.METRICS: metrics, Signal.LOGS: logs}
+    for each, buffer in buffers.items():
+        check_kind(each.value, buffer, BufferConfig, "a BufferConfig, such as BufferConfig(max_size=5000)")
+    check_kind("timing", timing, Timing, "a Timing, such as Timing(backoff_max=10.0)")
     interval = metric_export_interval
     if interval is not None:
         check_number("metric_export_interval", interval, *METRIC_INTERVAL_RANGE)
@@ -75,7 +79,9 @@ def resolve(
         persistence_enabled = environment.flag("SURGETANK_PERSISTENCE_ENABLED")
     if persistence_enabled is False:
         limits = {signal: replace(each, persist="none") for signal, each in limits.items()}
-    if outlets is None:
+    if outlets is not None:
+        _check_outlets(outlets)
+    else:
         outlets = {signal: resolve_outlet(signal, environment, **outlet) for signal in Signal}
     limits = dict(within_total(limits, total_memory_mb, environment))
     return TankConfig(
@@ -87,6 +93,13 @@ def resolve(
         metric_export_timeout=environment.number("OTEL_METRIC_EXPORT_TIMEOUT", *METRIC_TIMEOUT_RANGE, unit=0.001)
         or METRIC_TIMEOUT,
     )
+
+
+def _check_outlets(outlets: object) -> None:
+    words = "a mapping from each Signal to an OutletConfig"
+    check_kind("outlets", outlets, Mapping, words)
+    if not isinstance(outlets, Mapping) or not all(isinstance(outlets.get(each), OutletConfig) for each in Signal):
+        raise ConfigError("outlets", HIDDEN, words)
 
 
 def resolve_self_metrics(given: bool | None, environment: Environment) -> bool:

@@ -147,10 +147,13 @@ def _existing_of(name: str) -> Callable[[str], str]:
     return lambda path: _existing(name, path)
 
 
-def _existing(name: str, path: str) -> str:
-    try:
-        if os.path.isfile(path):
-            return path
-    except (TypeError, ValueError):
-        pass  # No path at all, or one with a zero byte in it.
+def _existing(name: str, path: object) -> str:
+    # A number would be taken for an open file's.
+    if isinstance(path, (str, os.PathLike)):
+        text = os.fspath(path)
+        try:
+            if isinstance(text, str) and os.path.isfile(text):
+                return text
+        except ValueError:
+            pass  # There is a zero byte in it.
     raise ConfigError(name, path, _FILE)

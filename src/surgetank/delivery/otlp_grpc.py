@@ -17,6 +17,7 @@ import importlib
 import logging
 import os
 import re
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -140,6 +141,7 @@ class GrpcSender:
         """In a row, since the channel was made or one attempt did not fail."""
         self._options = [*_OPTIONS, *_proxy_options(outlet.proxy)]
         self._compression = _COMPRESSIONS[outlet.call_compression]
+        self._scrub = outlet.scrubber()
         headers = dict(outlet.headers)
         if url.username is not None and "authorization" not in headers:
             headers["authorization"] = basic(url.netloc.rpartition("@")[0])
@@ -188,7 +190,7 @@ class GrpcSender:
             if is_to_be_dialled_anew:
                 self._failures = 0
             self._end(channel, may_be_kept=verdict.reached and not is_to_be_dialled_anew)
-        return verdict
+        return replace(verdict, message=self._scrub(verdict.message))
 
     def _has_refused_compression(self, verdict: Verdict) -> bool:
         # It has no code of its own: UNIMPLEMENTED by gRPC's specification, INTERNAL in some servers.

@@ -14,6 +14,7 @@ import socket
 import ssl
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # in no stub, but documented in the source as public
 
@@ -75,6 +76,7 @@ class HttpSender:
         if url.auth and "authorization" not in self._headers:
             self._headers["authorization"] = basic(url.auth)
         self._proxy = _proxy_for(url, outlet.proxy)
+        self._scrub = outlet.scrubber()
         if url.scheme == "https":
             check_tls_files(outlet)
         self._place = f"{url.scheme}://{url.netloc.rpartition('@')[2]}" if url.netloc else outlet.url
@@ -108,7 +110,7 @@ class HttpSender:
         finally:
             self._line.end()
         self._count(verdict)
-        return verdict
+        return replace(verdict, message=self._scrub(verdict.message))
 
     def _on_the_wire(self, batch: Batch) -> tuple[bytes, str]:
         """Return a batch's bytes and their encoding: as they are, but for a receiver that takes no compression."""

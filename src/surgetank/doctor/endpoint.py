@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+from surgetank import redaction
 from surgetank.catalogue.effective import Effective
-from surgetank.catalogue.setting import without_password
 from surgetank.clock import SystemClock
 from surgetank.config import OutletConfig
 from surgetank.delivery.senders import sender_for
@@ -84,7 +84,7 @@ def check_endpoints(effective: Effective, *, timeout: float, may_send: bool) -> 
             # Whether it is bypassed is the sender's business; through a proxy the way cannot be walked.
             yield ok(
                 f"way to {name_of(outlet)}",
-                f"By way of the proxy {without_password(proxy[1])}, unless NO_PROXY bypasses it.",
+                f"By way of the proxy {redaction.url(proxy[1])}, unless NO_PROXY bypasses it.",
             )
             is_reached[place] = True
             continue
@@ -139,7 +139,7 @@ def empty_batch(signal: Signal, outlet: OutletConfig) -> Batch:
 
 
 def _delivered(name: str, outlet: OutletConfig, seconds: float, content_type: str) -> Finding:
-    where = without_password(outlet.url)
+    where = redaction.url(outlet.url)
     if content_type.startswith("text/html"):
         return failed(
             name,
@@ -155,7 +155,7 @@ def _delivered(name: str, outlet: OutletConfig, seconds: float, content_type: st
 
 
 def _refused(name: str, outlet: OutletConfig, verdict: Verdict, timeout: float) -> Finding:
-    where = without_password(outlet.url)
+    where = redaction.url(outlet.url)
     is_grpc = outlet.protocol == "grpc"
     is_garbled = verdict.cause in ("protocol", "connection_reset") or (
         is_grpc and verdict.cause in ("UNAVAILABLE", "unreachable", "UNKNOWN")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from surgetank.config import Environment, check_flag, check_number
+from surgetank.config import Environment, check_flag, check_kind, check_number
 from surgetank.errors import ConfigError
 
 
@@ -79,6 +79,7 @@ def resolve_memory(given: MemoryConfig | None, environment: Environment) -> Memo
     Raises:
         ConfigError: A keyword is outside its range, or the two thresholds are the wrong way round.
     """
+    check_kind("memory", given, MemoryConfig, "a MemoryConfig, such as MemoryConfig(limit_mb=512)")
     given = given or MemoryConfig()
     chosen = {name: _number(name, given, environment) for name in RANGES}
     adaptive = given.adaptive

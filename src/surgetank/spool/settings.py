@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal
 
+from surgetank import redaction
 from surgetank.config import MEBIBYTE, Environment, OutletConfig, check_choice, check_number
 from surgetank.errors import HIDDEN, ConfigError
 from surgetank.spool.encryption import Cipher
@@ -29,7 +30,7 @@ _SEGMENTS_MIN: Final = 4
 _SMALLEST_SEGMENT: Final = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SpoolConfig:
     """
     Where and how sealed batches are kept on disk. A field left out is read from `SURGETANK_SPOOL_*`, or takes its default.
@@ -63,8 +64,12 @@ class SpoolConfig:
     reserve_mb: float | None = None
     durability: Durability | None = None
     encryption_key: str | Callable[[], str] | None = field(default=None, repr=False)
-    encryption_key_file: str | None = None
+    # Who has mistaken it for the other one has put the key here.
+    encryption_key_file: str | None = field(default=None, repr=False)
     dead_letter_mb: float | None = None
+
+    def __repr__(self) -> str:
+        return redaction.record(self)
 
     def __post_init__(self) -> None:
         for name, (low, high, _) in RANGES.items():
