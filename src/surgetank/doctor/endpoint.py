@@ -156,6 +156,8 @@ def _delivered(name: str, outlet: OutletConfig, seconds: float, content_type: st
 
 def _refused(name: str, outlet: OutletConfig, verdict: Verdict, timeout: float) -> Finding:
     where = redaction.url(outlet.url)
+    if verdict.cause == "html":
+        return failed(name, f"{where} answers with a web page: that is no OTLP receiver, and nothing arrives.", _ROUTE)
     is_grpc = outlet.protocol == "grpc"
     is_garbled = verdict.cause in ("protocol", "connection_reset") or (
         is_grpc and verdict.cause in ("UNAVAILABLE", "unreachable", "UNKNOWN")
