@@ -74,12 +74,12 @@ def test_the_programs_arguments_are_left_alone():
 
 
 def test_a_failure_costs_one_line_and_not_the_program():
-    """Here a setting that is refused."""
-    code, out, errors = run(sys.executable, "-c", "print('ran')", SURGETANK_SPANS_MAX_SIZE="many")
+    """Here one of the SDK's own settings, which it refuses itself."""
+    code, out, errors = run(sys.executable, "-c", "print('ran')", OTEL_SPAN_EVENT_COUNT_LIMIT="many")
 
     assert (code, out) == (0, "ran\n")
     assert errors.count("\n") == 1
-    assert errors.startswith("surgetank: telemetry is not protected: ConfigError: SURGETANK_SPANS_MAX_SIZE='many'")
+    assert errors.startswith("surgetank: telemetry is not protected: ValueError: OTEL_SPAN_EVENT_COUNT_LIMIT")
 
 
 def test_a_python_without_surgetank_is_named():
