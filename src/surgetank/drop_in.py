@@ -10,11 +10,12 @@ It stands beside `wiring.py` and not in `otel/`, because it makes tanks.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.metrics.export import MetricExporter
 from opentelemetry.sdk.trace.export import SpanExporter
 
+from surgetank.arguments import DropInSettings
 from surgetank.config import Environment
 from surgetank.config.environment import parse_positive_int
 from surgetank.config.resolve import METRIC_INTERVAL_RANGE
@@ -24,6 +25,9 @@ from surgetank.one_signal import OneSignalTank
 from surgetank.otel.processors import TankLogRecordProcessor, TankSpanProcessor
 from surgetank.otel.reader import TankMetricReader
 from surgetank.otel.shim import preferences
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _TIMEOUT_MILLIS: Final = EXPORT_TIMEOUT * 1000
 _INTERVAL_MILLIS: Final = 60_000.0
@@ -56,7 +60,7 @@ class BatchSpanProcessor(TankSpanProcessor):
         export_timeout_millis: float | None = None,
         *,
         meter_provider: Any = None,
-        **ours: Any,
+        **ours: Unpack[DropInSettings],
     ) -> None:
         limits = _limits("OTEL_BSP_", max_queue_size, schedule_delay_millis, max_export_batch_size)
         timeout = resolve_export_timeout("OTEL_BSP_EXPORT_TIMEOUT", export_timeout_millis, Environment())
@@ -101,7 +105,7 @@ class BatchLogRecordProcessor(TankLogRecordProcessor):
         max_queue_size: int | None = None,
         *,
         meter_provider: Any = None,
-        **ours: Any,
+        **ours: Unpack[DropInSettings],
     ) -> None:
         limits = _limits("OTEL_BLRP_", max_queue_size, schedule_delay_millis, max_export_batch_size)
         timeout = resolve_export_timeout("OTEL_BLRP_EXPORT_TIMEOUT", export_timeout_millis, Environment())
@@ -136,7 +140,7 @@ class PeriodicExportingMetricReader(TankMetricReader):
         export_interval_millis: float | None = None,
         export_timeout_millis: float | None = None,
         cardinality_limits: Any = None,
-        **ours: Any,
+        **ours: Unpack[DropInSettings],
     ) -> None:
         interval = export_interval_millis
         if interval is None:

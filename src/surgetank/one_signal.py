@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from surgetank.arguments import TankSettings, check_names
 from surgetank.config import BufferConfig, Environment, OutletConfig, check_choice, check_number
 from surgetank.errors import ConfigError
 from surgetank.model import Batch, Clock, Outcome, Sender, Signal, Verdict
@@ -71,6 +72,8 @@ class OneSignalTank(Tank):
         exporter_attempts: int = ATTEMPTS,
         **settings: Any,
     ) -> None:
+        # What says where telemetry goes has a message of its own.
+        check_names("the drop-in class", settings, TankSettings)
         check_number("exporter_attempts", exporter_attempts, 1, 1000, whole=True)
         self._signal = signal
         self._exporter = exporter

@@ -12,10 +12,11 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from surgetank import config, lifecycle, threads
+from surgetank.arguments import tell_unread
 from surgetank.buffer.flush import Flush, Until
 from surgetank.clock import SystemClock
 from surgetank.config import (
@@ -56,6 +57,9 @@ from surgetank.pressure import MemoryWatch
 from surgetank.spool.disk import Disk
 from surgetank.spool.filesystem import HAS_LOCKS, Filesystem, OsFilesystem
 from surgetank.spool.settings import SpoolConfig, is_homeless, is_key_usable, names_folder, resolve_spool
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _logger: Final = logging.getLogger("surgetank")
 
@@ -151,13 +155,15 @@ class Tank:
         probe: Probe | None = None,
     ) -> None:
         environment = self._environment = Environment()
+        tell_unread(environment)
         # Everything is checked before anything is made.
         check_kind("spool", spool, SpoolConfig, 'a SpoolConfig, such as SpoolConfig(dir="/var/lib/app/spool")')
         memory_settings = resolve_memory(memory, environment)
         has_self_metrics = config.resolve_self_metrics(self_metrics, environment)
         _check_parts(is_critical=is_critical, make_sender=make_sender, probe=probe, clock=clock, filesystem=filesystem)
         for name, value in (("handle_sigterm", handle_sigterm), ("is_threaded", is_threaded)):
-            check_kind(name, value, bool, "True or False")
+            if not isinstance(value, bool):
+                raise ConfigError(name, value, "True or False")
         self._config = config.resolve(
             environment=environment,
             spans=spans,
@@ -221,6 +227,20 @@ class Tank:
         if has_self_metrics:
             report(self)
         self._presence.announce()
+
+    def __enter__(self) -> Self:
+        """Return the tank, which ends with the `with` block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Shut down, as `shutdown` does by default."""
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        books = self.stats().by_signal()
+        offered = ", ".join(f"{signal.value} {each.offered}" for signal, each in books.items())
+        places = ", ".join(dict.fromkeys(_place(outlet.url) for outlet in self.outlets.values()))
+        return f"<Tank to {places}: {self.health().state.value}; offered {offered}>"
 
     @property
     def span_processor(self) -> TankSpanProcessor:

@@ -7,18 +7,22 @@ Invariants: what the environment switches off (`OTEL_SDK_DISABLED`, `OTEL_*_EXPO
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.sdk.resources import Resource
 
+from surgetank.arguments import TankSettings, check_names
 from surgetank.config import Environment
 from surgetank.model import Signal
 from surgetank.otel.providers import wire_logs, wire_metrics, wire_traces
 from surgetank.process import shared
 from surgetank.tank import Tank
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-def install(*, resource: Resource | None = None, **settings: Any) -> Tank:
+
+def install(*, resource: Resource | None = None, **settings: Unpack[TankSettings]) -> Tank:
     """
     Make the process's tank and wire the global tracer, meter and logger providers to it.
 
@@ -39,7 +43,9 @@ def install(*, resource: Resource | None = None, **settings: Any) -> Tank:
 
     Raises:
         ConfigError: A setting is outside its range, or two contradict each other.
+        TypeError: There is no such argument.
     """
+    check_names("install", settings, TankSettings)
     process = shared(settings)
     tank = process.tank
     environment = Environment()

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 import surgetank
+from surgetank import arguments
+from surgetank.arguments import OURS, WITHOUT_EFFECT
 from surgetank.catalogue.effective import load
 from surgetank.catalogue.entries import settings, variables
 from surgetank.catalogue.page import filled
-from surgetank.catalogue.signals import WITHOUT_EFFECT
 from surgetank.config import MEBIBYTE
 from surgetank.model import Signal
 from surgetank.redaction import MASK
@@ -177,6 +178,11 @@ def test_every_variable_in_the_code_is_in_the_catalogue():
             assert any(each.startswith(name) for each in variables()), name
         else:
             assert name in variables(), name
+
+
+def test_a_tank_knows_the_same_variables_as_the_catalogue():
+    """It names those that are none, without loading the catalogue."""
+    assert arguments.variables() == {name for name in variables() if name.startswith(OURS)}
 
 
 def test_no_variable_is_catalogued_twice_for_different_things():

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from surgetank.arguments import OURS
 from surgetank.config import (
     BufferConfig,
     Environment,
@@ -28,8 +29,6 @@ from surgetank.presence import folder_for
 from surgetank.spool.settings import SpoolConfig, SpoolSettings, is_key_usable, resolve_spool
 
 _LOGGERS: Final = "surgetank"
-OURS: Final = "SURGETANK_"
-"""What our own variables begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

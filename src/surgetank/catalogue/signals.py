@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
+from surgetank.arguments import WITHOUT_EFFECT
 from surgetank.catalogue.effective import Effective
 from surgetank.catalogue.setting import YES_OR_NO, Setting, between, one_of
 from surgetank.config import MEBIBYTE
@@ -35,10 +36,6 @@ from surgetank.config.outlet import (
     is_insecure,
 )
 from surgetank.model import Signal
-
-_IDLE_FOR_METRICS: Final = ("on_full", "block_timeout")
-WITHOUT_EFFECT: Final = tuple(f"SURGETANK_METRICS_{name.upper()}" for name in _IDLE_FOR_METRICS)
-"""Variables that are read and checked, but say nothing: metrics never wait for room."""
 
 # keyword: (unit, effect)
 _BUFFERS: Final[Mapping[str, tuple[str, str]]] = {
@@ -101,9 +98,9 @@ def buffers() -> Iterator[Setting]:
     for keyword in OWN_PARSERS:
         unit, effect = _BUFFERS[keyword]
         for signal in Signal:
-            if signal is Signal.METRICS and keyword in _IDLE_FOR_METRICS:
-                continue
             names = [f"SURGETANK_{signal.name}_{keyword.upper()}"]
+            if names[0] in WITHOUT_EFFECT:
+                continue
             prefix = SDK_PREFIX[signal]
             if keyword in SDK_PARSERS and prefix is not None:
                 names.append(prefix + SDK_PARSERS[keyword][0])
