@@ -96,6 +96,9 @@ def _install_once() -> None:
             return
         _is_installed = True
     atexit.register(_end_all)
+    if not threads.may_be_daemons():
+        # The interpreter waits for our threads before it calls what is registered with `atexit`.
+        threads.at_interpreter_end(_end_all)
     # Not on Windows, where nothing forks.
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
@@ -189,7 +192,11 @@ def _handle_sigterm() -> None:
     if threading.current_thread() is not threading.main_thread():
         return  # Python installs handlers from the main thread only.
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _on_sigterm)
+        try:
+            signal.signal(signal.SIGTERM, _on_sigterm)
+        except ValueError:
+            # The main thread of a subinterpreter: Python delivers signals to the main interpreter only.
+            return
 
 
 def _send_again(number: int) -> None:

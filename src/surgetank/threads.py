@@ -47,6 +47,19 @@ def are_greenlets() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
+def may_be_daemons() -> bool:
+    """Whether the interpreter may end before its threads; not so in a subinterpreter with its own lock (since CPython 3.12)."""
+    allowed: Callable[[], bool] | None = native("_thread", "daemon_threads_allowed")
+    return allowed is None or allowed()
+
+
+def at_interpreter_end(act: Callable[[], object]) -> None:
+    """Have `act` called before the interpreter waits for threads that are no daemons, which `atexit` comes after."""
+    register = native("threading", "_register_atexit")
+    if register is not None:
+        register(act)
+
+
 class Bell:
     """
     Rung from anywhere, heard by one: rings that nobody has heard yet are one. Re-entrant, for signal handlers.
@@ -110,7 +123,7 @@ def start(target: Callable[[], object], name: str, *, is_daemon: bool = True) ->
     Args:
         target: What it does.
         name: As profilers and debuggers show it.
-        is_daemon: Whether the interpreter may end before it; always, where gevent is.
+        is_daemon: Whether the interpreter may end before it; always, where gevent is; never, where it allows no such threads.
 
     Raises:
         RuntimeError: The interpreter is ending and starts no more threads.
@@ -137,7 +150,7 @@ class _Plain:
     """A thread as `threading` knows it."""
 
     def __init__(self, target: Callable[[], object], name: str, *, is_daemon: bool) -> None:
-        self._thread = threading.Thread(target=target, name=name, daemon=is_daemon)
+        self._thread = threading.Thread(target=target, name=name, daemon=is_daemon and may_be_daemons())
         self._thread.start()
 
     def is_alive(self) -> bool:
