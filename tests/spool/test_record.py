@@ -1,5 +1,6 @@
 """The bytes of a segment: what is written is read back, what is not whole is refused, and the document says the same."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from surgetank.spool import record as bytes_of
 from surgetank.spool.record import (
     HEAD_SIZE,
     PAYLOAD_MAX,
+    RAW_MAX,
     RECORD_FIXED,
     RECORD_HEADER_MAX,
     SLOT_SIZE,
@@ -37,10 +39,20 @@ EVERY_BYTE = settings(max_examples=25, deadline=None)
 FORMAT = (Path(__file__).parents[2] / "docs" / "spool-format.md").read_text()
 
 U64 = st.integers(0, 2**64 - 1)
+SEQUENCE = st.integers(0, 2**62)
 U32 = st.integers(0, 2**32 - 1)
 # Until the year 2200.
 MILLIS = st.integers(0, 7_258_118_400_000)
-IDS = st.text(st.characters(codec="utf-8"), max_size=60)
+# What stands in a request's header, and in a file's name.
+IDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="/"), max_size=60)
+
+
+def laid_out(head, gaps):
+    """Return a head whose sequences follow each other."""
+    before, span = gaps
+    floor = head.floor + before
+    return dataclasses.replace(head, base=head.floor, floor=floor, end=0 if span is None else floor + span)
+
 
 HEADS = st.builds(
     Head,
@@ -48,20 +60,20 @@ HEADS = st.builds(
     lane=st.sampled_from(Lane),
     slots=st.integers(0, 2**16 - 1),
     number=U64,
-    base=U64,
-    floor=U64,
-    end=U64,
+    base=st.just(0),
+    floor=SEQUENCE,
     records=U32,
     created=MILLIS.map(lambda n: n / 1e3),
 )
+HEADS = st.builds(laid_out, HEADS, st.tuples(U32, st.none() | st.integers(1, 2**32 - 1)))
 BATCHES = st.builds(
     Batch,
     id=IDS,
     signal=st.sampled_from(Signal),
     lane=st.sampled_from(Lane),
-    items=U32,
+    items=st.integers(1, 2**32 - 1),
     body=st.binary(max_size=300),
-    raw_size=U64,
+    raw_size=st.integers(0, RAW_MAX),
     encoding=st.sampled_from(["identity", "gzip", "deflate"]),
     created=st.integers(0, 7_258_118_400_000_000).map(lambda n: n / 1e6),
 )
@@ -85,7 +97,7 @@ def read_record(data):
     """Return header and payload of a whole record, or raise DamageError."""
     header = read_record_header(data)
     payload = data[header.header_size : header.header_size + header.payload_size]
-    check_payload(header, payload)
+    check_payload(header, [payload])
     if read_trailer(data[header.size - TRAILER_SIZE : header.size]) != Mark(header.sequence, header.items):
         raise DamageError("trailer")
     return header, payload
@@ -106,7 +118,7 @@ def test_a_head_is_read_as_it_was_written(head):
     assert read_head(data + b"whatever follows") == head
 
 
-@given(sequence=U64, items=U32)
+@given(sequence=SEQUENCE, items=U32)
 def test_a_mark_is_read_as_it_was_written(sequence, items):
     """Ack and end of a record have one form, and are never taken for each other."""
     slot, trailer = write_slot(sequence, items), write_trailer(sequence, items)
@@ -117,9 +129,9 @@ def test_a_mark_is_read_as_it_was_written(sequence, items):
     assert read_trailer(slot) is None
 
 
-@given(batch=BATCHES, sequence=U64, key_id=IDS)
+@given(batch=BATCHES, sequence=SEQUENCE, key_id=IDS)
 @example(batch=a_batch(created=1_732_550_400.123457), sequence=1, key_id="")
-@example(batch=a_batch(id="é" * 127), sequence=1, key_id="k" * 255)
+@example(batch=a_batch(id="n" * 255), sequence=1, key_id="k" * 255)
 def test_a_record_is_read_as_it_was_written(batch, sequence, key_id):
     """To the microsecond; what follows it does not matter."""
     data = write_record(batch, sequence, batch.body, key_id=key_id)
@@ -179,7 +191,7 @@ def test_every_prefix_and_every_flipped_byte_of_a_head_is_refused(head, mask):
 
 
 @EVERY_BYTE
-@given(sequence=U64, items=U32, mask=st.integers(1, 255))
+@given(sequence=SEQUENCE, items=U32, mask=st.integers(1, 255))
 def test_every_prefix_and_every_flipped_byte_of_a_mark_is_refused(sequence, items, mask):
     """A slot that cannot be read is a free one."""
     data = write_slot(sequence, items)

@@ -13,6 +13,7 @@ What is known of gRPC and forks stands in decision 14.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import logging
 import os
@@ -47,6 +48,8 @@ METHODS: Final = {
     Signal.LOGS: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
 # The most of a response that is taken; the OTLP specification has clients limit it to 4 MiB.
+# Bytes of a file of certificates; those of all public authorities together take 300 KB.
+_CERTIFICATES_MAX: Final = 16 * 1024 * 1024
 RESPONSE_MAX: Final = 4 * 1024 * 1024
 
 # Failures in a row after which the next attempt has a new channel, which asks the name server and reads the certificates anew.
@@ -323,7 +326,10 @@ def _content(path: str | None) -> bytes | None:
     if path is None:
         return None
     with open(path, "rb") as file:
-        return file.read()
+        content = file.read(_CERTIFICATES_MAX + 1)
+    if len(content) > _CERTIFICATES_MAX:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+    return content
 
 
 def _proxy_options(proxy: str | None) -> list[tuple[str, Any]]:

@@ -37,6 +37,8 @@ _REMOTE: Final = (
     "fuse.sshfs",
     "virtiofs",
 )
+# Characters of the kernel's table of mounts that are looked at.
+_MOUNTS_MAX: Final = 4 * 1024 * 1024
 _LAYERED: Final = ("overlay", "aufs")
 _ELSEWHERE: Final = "Name a folder on a local disk with SURGETANK_SPOOL_DIR."
 
@@ -231,7 +233,7 @@ def filesystem_of(path: str, root: str = "/") -> str:
     best, kind = "", ""
     try:
         with open(os.path.join(root, "proc/self/mountinfo"), encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
+            lines = file.read(_MOUNTS_MAX).splitlines()
     except OSError:
         return ""
     for line in lines:

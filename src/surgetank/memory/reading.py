@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+# No file of the kernel's that is read here is longer, the table of mounts of a machine with thousands of containers included.
+_CONTENT_MAX = 4 * 1024 * 1024
 # No figure of the kernel's is longer; `int` would refuse one of thousands of digits.
 _DIGITS_MAX = 20
 
@@ -42,7 +44,7 @@ def contents(*path: str) -> bytes | None:
     """Return what is in a file of the kernel's, or None."""
     try:
         with open(os.path.join(*path), "rb") as file:
-            return file.read()
+            return file.read(_CONTENT_MAX)
     except (OSError, ValueError):
         # `ValueError` is a path with a null byte in it: garbage in the mount table.
         return None

@@ -16,8 +16,8 @@ _LEVEL: Final = 1
 # zlib's window bits also choose the wrapper: 31 is gzip, 15 is zlib, which HTTP calls deflate.
 _WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
 
-RAW_MAX: Final = 256 * 1024 * 1024
-"""Bytes of the longest message that is made of a compressed one."""
+RAW_MAX: Final = 128 * 1024 * 1024
+"""Bytes of the longest message that is made of a compressed one: twice the largest batch that can be configured."""
 # What the frames around groups of items come to at least; a group has an item, which is as long as its frames.
 _FRAMES: Final = 4096
 

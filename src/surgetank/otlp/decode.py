@@ -17,6 +17,8 @@ from surgetank.otlp import json
 from surgetank.otlp.json import signed
 from surgetank.otlp.wire import FIXED64, LENGTH_DELIMITED, VARINT
 
+# The largest batch that can be configured has no more: what is lost by a limit here is lost for good.
+_VALUES_MAX: Final = 2**23
 _PLAIN: Final = {
     json._BYTES: json._Kind(LENGTH_DELIMITED, bytes, b""),
     json._HEX: json._Kind(LENGTH_DELIMITED, lambda content: int.from_bytes(content, "big"), None),
@@ -41,9 +43,9 @@ def decode(raw: bytes, signal: Signal) -> dict[str, Any]:
     Return a serialised Export*ServiceRequest as dicts, lists and numbers.
 
     Raises:
-        ValueError: The bytes are no protobuf message.
+        ValueError: The bytes are no protobuf message, or hold more values than any batch of ours.
     """
-    return json.read(raw, signal, _MESSAGES)
+    return json.read(raw, signal, _MESSAGES, _VALUES_MAX)
 
 
 def value(message: dict[str, Any] | None) -> Any:

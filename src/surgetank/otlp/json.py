@@ -23,6 +23,11 @@ from surgetank.otlp.wire import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT
 # Values nest in values; protobuf's own readers stop at this depth, too.
 _DEPTH_MAX: Final = 100
 
+VALUES_MAX: Final = 2**21
+"""The messages and repeated values of a request that is read; some 500 MiB of objects."""
+# The fewest bytes of a number that is packed with others.
+_LEAST: Final = {VARINT: 1, FIXED32: 4, FIXED64: 8}
+
 _unpack_double: Final = struct.Struct("<d").unpack
 _unpack_fixed32: Final = struct.Struct("<I").unpack
 _unpack_fixed64: Final = struct.Struct("<Q").unpack
@@ -316,23 +321,46 @@ def line(raw: bytes, signal: Signal) -> str:
     return json.dumps(decode(raw, signal), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def read(raw: bytes, signal: Signal, messages: Messages) -> dict[str, Any]:
+def read(raw: bytes, signal: Signal, messages: Messages, most: int = VALUES_MAX) -> dict[str, Any]:
     """
     Return a serialised Export*ServiceRequest as an object, its values as these tables convert them.
 
+    Args:
+        raw: The request.
+        signal: Its signal.
+        messages: The tables.
+        most: The messages and repeated values in it: a message may have two bytes, and takes a hundred times as many here.
+
     Raises:
-        ValueError: The bytes are no protobuf message.
+        ValueError: The bytes are no protobuf message, or there are more values in it.
     """
     found: dict[str, Any] = {}
-    _read(raw, 0, len(raw), (messages, _ROOTS[signal]), found, 0)
+    _read(raw, 0, len(raw), (messages, _Budget(most), _ROOTS[signal]), found, 0)
     return found
 
 
-def _read(data: bytes, start: int, end: int, kind: tuple[Messages, str], into: dict[str, Any], depth: int) -> None:
+class _Budget:
+    """How many more values may be read."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._left = most
+
+    def spend(self, count: int) -> None:
+        """Note so many. Raises ValueError."""
+        self._left -= count
+        if self._left < 0:
+            raise ValueError(f"there are more than {self._most:,} values in it")
+
+
+def _read(
+    data: bytes, start: int, end: int, kind: tuple[Messages, _Budget, str], into: dict[str, Any], depth: int
+) -> None:
     """Read a message into an object that may hold what an earlier occurrence of it said, as protobuf merges them."""
     if depth > _DEPTH_MAX:
         raise ValueError(f"messages nest deeper than {_DEPTH_MAX} levels")
-    messages, message = kind
+    messages, budget, message = kind
+    budget.spend(1)
     entries = messages[message]
     for field in fields(data, start, end):
         entry = entries.get(field.number)
@@ -341,8 +369,12 @@ def _read(data: bytes, start: int, end: int, kind: tuple[Messages, str], into: d
         if isinstance(entry.kind, str):
             if field.wire_type == LENGTH_DELIMITED:
                 place = _place_for(entry, entries, into)
-                _read(data, field.start, field.end, (messages, entry.kind), place, depth + 1)
+                _read(data, field.start, field.end, (messages, budget, entry.kind), place, depth + 1)
         elif entry.is_repeated:
+            if field.wire_type == LENGTH_DELIMITED != entry.kind.wire_type:
+                budget.spend((field.end - field.start) // _LEAST[entry.kind.wire_type])
+            else:
+                budget.spend(1)
             values = list(_repeated(data, field, entry.kind))
             if values:
                 into.setdefault(entry.name, []).extend(values)

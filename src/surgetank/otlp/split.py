@@ -16,6 +16,9 @@ from surgetank.model import Signal
 from surgetank.otlp.fields import fields
 from surgetank.otlp.wire import LENGTH_DELIMITED, tag, varint
 
+# Ten times the most that makes a batch due; each costs memory while a request is cut, and may have two bytes.
+_ITEMS_MAX: Final = 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class _Level:
@@ -64,10 +67,10 @@ def split(raw: bytes, signal: Signal) -> tuple[tuple[bytes, int], tuple[bytes, i
     Return the two halves of a serialised Export*ServiceRequest, each with its number of items.
 
     Raises:
-        ValueError: The bytes are no protobuf message, or have fewer than two items.
+        ValueError: The bytes are no protobuf message, or have fewer than two items, or more than any request of ours.
     """
     items = count(raw, signal)
-    if items < 2:
+    if not 2 <= items <= _ITEMS_MAX:
         raise ValueError(f"a request of {items} items has no halves")
     middle = items // 2
     return (_cut(raw, signal, 0, middle), middle), (_cut(raw, signal, middle, items), items - middle)

@@ -27,8 +27,8 @@ from surgetank.spool.inspect import (
     letters,
     no_progress,
     owners,
-    read_payload,
-    read_whole,
+    read_letter,
+    verify_payload,
 )
 from surgetank.spool.record import HEAD_SIZE, SLOT_SIZE, TRAILER_SIZE, DamageError, VersionError, read_trailer
 
@@ -242,7 +242,7 @@ def check_segment(file: File, seen: Glimpse, place: str) -> Iterator[Finding]:
     yield from _check_gaps(seen, place)
     for offset, header in seen.found.records:
         try:
-            read_payload(file, offset, header)
+            verify_payload(file, offset, header)
         except DamageError as error:
             items = 0 if header.sequence in seen.done else header.items
             text = f"{str(error).removeprefix('payload: ')} (batch {header.batch_id})"
@@ -281,7 +281,7 @@ def _check_gaps(seen: Glimpse, place: str) -> Iterator[Finding]:
 def _check_letter(filesystem: Filesystem, path: str) -> Iterator[Finding]:
     place = os.path.join(DEAD_LETTERS, os.path.basename(path))
     try:
-        said, batch = parse(read_whole(filesystem, path))
+        said, batch = parse(read_letter(filesystem, path))
         if not said.get("key_id"):
             decompress(batch.body, batch.encoding, batch.raw_size)
     except FileNotFoundError:

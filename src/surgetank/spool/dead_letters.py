@@ -14,16 +14,29 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from surgetank.model import Batch, Lane, Signal, Verdict
 from surgetank.spool.encryption import Cipher
 from surgetank.spool.folder import DEAD_LETTERS, Folder
+from surgetank.spool.record import PAYLOAD_MAX
 
 LETTER_SUFFIX: Final = ".letter"
 # Letters are small, and each costs a name: so many are kept however few bytes they take.
 LETTERS_MAX: Final = 1000
+# What a letter says of its batch is never longer (bytes).
+_LINE_MAX: Final = 64 * 1024
+# Of what the receiver said, so much is kept (characters).
+_REASON_MAX: Final = 4096
+# What a name may not have in it, and how much of a batch's identifier it has at most.
+_UNFIT: Final = re.compile(r"[^0-9A-Za-z._-]")
+_NAME_MAX: Final = 128
+LETTER_MAX: Final = _LINE_MAX + PAYLOAD_MAX
+"""Bytes of the longest letter."""
+# Whole numbers beyond are no count of anything.
+_NUMBER_MAX: Final = 2**32
 _KINDS: Final[Mapping[tuple[str, ...], type | tuple[type, ...]]] = {
     ("batch_id", "signal", "lane", "encoding", "status", "reason", "key_id"): str,
     ("items", "raw_size", "stored"): int,
@@ -54,7 +67,7 @@ class DeadLetters:
             if len(data) > limit:
                 return
             # The time first, so that the oldest sort first.
-            name = f"{int(now * 1000):015d}-{os.getpid()}-{batch.id}{LETTER_SUFFIX}"
+            name = f"{int(now * 1000):015d}-{os.getpid()}-{_in_a_name(batch.id)}{LETTER_SUFFIX}"
             try:
                 folder.filesystem.make_folder(folder.path)
                 folder.filesystem.make_folder(self._path)
@@ -105,6 +118,10 @@ class DeadLetters:
                 pass
 
 
+def _in_a_name(identifier: str) -> str:
+    return _UNFIT.sub("_", identifier)[:_NAME_MAX]
+
+
 def describe(batch: Batch, refusal: Verdict, *, key_id: str, buried: float, stored: int) -> dict[str, Any]:
     """Return a letter's first line as data."""
     return {
@@ -117,8 +134,8 @@ def describe(batch: Batch, refusal: Verdict, *, key_id: str, buried: float, stor
         "raw_size": batch.raw_size,
         "created": batch.created,
         "buried": buried,
-        "status": refusal.cause,
-        "reason": refusal.message,
+        "status": refusal.cause[:_REASON_MAX],
+        "reason": refusal.message[:_REASON_MAX],
         "key_id": key_id,
         "stored": stored,
     }
@@ -131,18 +148,27 @@ def parse(data: bytes) -> tuple[dict[str, Any], Batch]:
     Raises:
         ValueError: The bytes are no letter.
     """
-    line, feed, payload = data.partition(b"\n")
-    said = json.loads(line)
-    if not feed or not isinstance(said, dict) or said.get("version") != 1:
+    end = data.find(b"\n", 0, _LINE_MAX)
+    if end < 0:
+        raise ValueError("this is no dead letter")
+    payload = data[end + 1 :]
+    try:
+        said = json.loads(data[:end])
+    except RecursionError:
+        raise ValueError("the letter's first line nests too deep") from None
+    if not isinstance(said, dict) or said.get("version") != 1:
         raise ValueError("this is no dead letter of version 1")
     for names, kinds in _KINDS.items():
         for name in names:
             if not isinstance(said.get(name), kinds):
                 raise ValueError(f"the letter does not say what {name} is")  # noqa: TRY004  # The bytes are wrong, not the caller.
+            if kinds is not str and not 0 <= said[name] <= _NUMBER_MAX:
+                raise ValueError(f"the letter says of {name} what cannot be")
     if said["stored"] != len(payload):
         raise ValueError(f"the letter holds {len(payload)} of {said['stored']} bytes")
     batch = Batch(
-        id=said["batch_id"],
+        # JSON can spell halves of characters, which nothing can encode.
+        id=said["batch_id"].encode("utf-8", "replace").decode(),
         signal=Signal(said["signal"]),
         lane=Lane(said["lane"]),
         items=said["items"],

@@ -28,8 +28,8 @@ from surgetank.spool.inspect import (
     look_into,
     no_progress,
     owners,
+    read_letter,
     read_payload,
-    read_whole,
 )
 from surgetank.spool.record import DamageError, RecordHeader, VersionError
 
@@ -98,7 +98,7 @@ class Export:
         found = letters(self.filesystem, self.path)
         for number, path in enumerate(found, 1):
             try:
-                said, batch = parse(read_whole(self.filesystem, path))
+                said, batch = parse(read_letter(self.filesystem, path))
             except FileNotFoundError:
                 continue  # It has given way to a newer one.
             except (OSError, ValueError, TypeError, AttributeError) as error:

@@ -73,9 +73,11 @@ class SegmentName:
         if not name.endswith(SEGMENT_SUFFIX) or len(parts) != 3 or not parts[2].isdigit():
             return None
         try:
-            return cls(Signal(parts[0]), Lane(parts[1]), int(parts[2]))
+            found = cls(Signal(parts[0]), Lane(parts[1]), int(parts[2]))
         except ValueError:
             return None
+        # A number has one name, and room in a head.
+        return found if str(found) == name and found.number < 2**64 else None
 
 
 @dataclass(slots=True, eq=False)

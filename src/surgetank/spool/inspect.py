@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from surgetank.config import Environment
-from surgetank.spool.dead_letters import LETTER_SUFFIX
+from surgetank.spool.dead_letters import LETTER_MAX, LETTER_SUFFIX
 from surgetank.spool.filesystem import File, Filesystem
 from surgetank.spool.folder import DEAD_LETTERS, LOCK_NAME, ORPHAN_PREFIX, OWNER_PREFIX, SegmentName
 from surgetank.spool.record import (
@@ -37,6 +37,8 @@ Progress = Callable[[int, int], None]
 
 # An owner may change a segment's head while we read what is behind it; then we look again, so often at most.
 _LOOKS: Final = 5
+# How much is read at a time of what is only verified.
+_PIECE: Final = 256 * 1024
 # A slot that was never written.
 _BLANK_SLOT: Final = b"\xff" * SLOT_SIZE
 
@@ -223,8 +225,15 @@ def read_payload(file: File, offset: int, header: RecordHeader) -> bytes:
         OSError: It cannot be read.
     """
     payload = file.read_at(offset + header.header_size, header.payload_size)
-    check_payload(header, payload)
+    check_payload(header, (payload,))
     return payload
+
+
+def verify_payload(file: File, offset: int, header: RecordHeader) -> None:
+    """Raise as `read_payload`, without holding more than a piece of it."""
+    begin, end = offset + header.header_size, offset + header.header_size + header.payload_size
+    places = range(begin, end, _PIECE)
+    check_payload(header, (file.read_at(place, min(_PIECE, end - place)) for place in places))
 
 
 def letters(filesystem: Filesystem, path: str) -> list[str]:
@@ -237,11 +246,20 @@ def letters(filesystem: Filesystem, path: str) -> list[str]:
     return [os.path.join(folder, name) for name in sorted(names) if name.endswith(LETTER_SUFFIX)]
 
 
-def read_whole(filesystem: Filesystem, path: str) -> bytes:
-    """Return a file's content. Raises OSError."""
+def read_letter(filesystem: Filesystem, path: str) -> bytes:
+    """
+    Return a dead letter's content.
+
+    Raises:
+        ValueError: It is longer than any letter.
+        OSError: It cannot be read.
+    """
     file = filesystem.open(path, writable=False)
     try:
-        return file.read_at(0, file.size())
+        size = file.size()
+        if size > LETTER_MAX:
+            raise ValueError(f"it is longer than any letter ({size:,} bytes)")
+        return file.read_at(0, size)
     finally:
         file.close()
 

@@ -19,7 +19,7 @@ two records says how many items are missing between them, whatever has become of
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
@@ -40,8 +40,10 @@ RECORD_MAGIC: Final = b"\xf5SRG"
 _RECORD: Final = struct.Struct("<4sBBBBBBBBIQQQII")
 RECORD_FIXED: Final = _RECORD.size
 RECORD_HEADER_MAX: Final = RECORD_FIXED + 255 + 255 + _CRC.size
-# A length above this is not believed even with a good CRC; four times the largest batch that can be configured.
-PAYLOAD_MAX: Final = 256 * 1024 * 1024
+# A length above this is not believed even with a good CRC; twice the largest batch that can be configured.
+PAYLOAD_MAX: Final = 128 * 1024 * 1024
+RAW_MAX: Final = 128 * 1024 * 1024
+"""Likewise, bytes of a batch before compression."""
 
 # sequence, items; then the CRC.
 _MARK: Final = struct.Struct("<QI")
@@ -49,6 +51,12 @@ SLOT_SIZE: Final = _MARK.size + _CRC.size
 # Not zeroes: file systems that store those as holes would need room for the acks when it is too late.
 FREE_SLOT: Final = b"\xff" * SLOT_SIZE
 TRAILER_SIZE: Final = SLOT_SIZE
+SLOTS_MAX: Final = 2**16 - 1
+"""Records of a segment: its head has 16 bits for the number of slots, and each record needs one."""
+SPAN_MAX: Final = 2**32 - 1
+"""Items of a segment, those that are missing included: what a slot can say."""
+SEQUENCE_MAX: Final = 2**63
+_NUMBER_MAX: Final = 2**64 - 1
 # Two kinds of marks have the same form; the start of their checksums tells them apart.
 _SLOT_SEED: Final = 0x41434B45
 _TRAILER_SEED: Final = 0x54524C52
@@ -159,7 +167,7 @@ def write_head(head: Head) -> bytes:
         head.base,
         head.floor,
         head.end,
-        round(head.created * 1e3),
+        min(max(0, round(head.created * 1e3)), _NUMBER_MAX),
         head.records,
     )
     return body + _CRC.pack(crc32(body))
@@ -170,7 +178,7 @@ def read_head(data: bytes) -> Head:
     Return the head of a segment.
 
     Raises:
-        DamageError: Too short, another magic, a CRC that differs.
+        DamageError: Too short, another magic, a CRC that differs, values that cannot be.
         VersionError: A version that this code does not know.
     """
     if len(data) < HEAD_SIZE or data[: len(HEAD_MAGIC)] != HEAD_MAGIC:
@@ -184,6 +192,9 @@ def read_head(data: bytes) -> Head:
         raise VersionError(f"segment of version {version}; this is version {VERSION}")
     if signal >= len(_SIGNALS) or lane >= len(_LANES):
         raise DamageError("segment head: no such signal or lane")
+    # A good CRC only says that nothing has changed since, not who wrote it.
+    if max(base, floor, end) > SEQUENCE_MAX or base > floor or (end and not 0 <= end - floor <= SPAN_MAX):
+        raise DamageError("segment head: sequences that cannot be")
     return Head(
         signal=_SIGNALS[signal],
         lane=_LANES[lane],
@@ -234,7 +245,7 @@ def write_record(batch: Batch, sequence: int, payload: bytes, *, key_id: str = "
             batch.items,
             sequence,
             batch.raw_size,
-            max(0, round(batch.created * 1e6)),
+            min(max(0, round(batch.created * 1e6)), _NUMBER_MAX),
             len(payload),
             crc32(payload),
         )
@@ -276,7 +287,10 @@ def read_record_header(data: bytes) -> RecordHeader:
         raise DamageError("record header: crc mismatch")
     if version != VERSION:
         raise VersionError(f"record of version {version}; this is version {VERSION}")
-    if signal >= len(_SIGNALS) or lane >= len(_LANES) or encoding >= len(_ENCODINGS) or payload_size > PAYLOAD_MAX:
+    if signal >= len(_SIGNALS) or lane >= len(_LANES) or encoding >= len(_ENCODINGS):
+        raise DamageError("record header: a value out of range")
+    # A good CRC only says that nothing has changed since, not who wrote it.
+    if not items or sequence + items > SEQUENCE_MAX or payload_size > PAYLOAD_MAX or raw_size > RAW_MAX:
         raise DamageError("record header: a value out of range")
     return RecordHeader(
         signal=_SIGNALS[signal],
@@ -286,7 +300,7 @@ def read_record_header(data: bytes) -> RecordHeader:
         sequence=sequence,
         raw_size=raw_size,
         created=created / 1e6,
-        batch_id=data[RECORD_FIXED : RECORD_FIXED + id_length].decode("utf-8", "replace"),
+        batch_id=_printable(data[RECORD_FIXED : RECORD_FIXED + id_length]),
         key_id=data[RECORD_FIXED + id_length : end].decode("utf-8", "replace"),
         payload_size=payload_size,
         payload_crc=payload_crc,
@@ -294,11 +308,21 @@ def read_record_header(data: bytes) -> RecordHeader:
     )
 
 
-def check_payload(header: RecordHeader, payload: bytes) -> None:
-    """Raise DamageError unless the payload is the one that its header vouches for."""
-    if len(payload) != header.payload_size:
-        raise DamageError(f"payload: {len(payload)} of {header.payload_size} bytes")
-    if crc32(payload) != header.payload_crc:
+def _printable(identifier: bytes) -> str:
+    # It becomes a header of a request, and a part of a file's name.
+    text = identifier.decode("ascii", "replace")
+    return "".join(each if "!" <= each <= "~" and each != "/" else "?" for each in text)
+
+
+def check_payload(header: RecordHeader, payload: Iterable[bytes]) -> None:
+    """Raise DamageError unless the payload, given in pieces, is the one that its header vouches for."""
+    size = checksum = 0
+    for piece in payload:
+        size += len(piece)
+        checksum = crc32(piece, checksum)
+    if size != header.payload_size:
+        raise DamageError(f"payload: {size} of {header.payload_size} bytes")
+    if checksum != header.payload_crc:
         raise DamageError("payload: crc mismatch")
 
 
@@ -320,4 +344,5 @@ def _write_mark(sequence: int, items: int, seed: int) -> bytes:
 def _read_mark(data: bytes, seed: int) -> Mark | None:
     if len(data) != SLOT_SIZE or _CRC.unpack_from(data, _MARK.size)[0] != crc32(data[: _MARK.size], seed):
         return None
-    return Mark(*_MARK.unpack_from(data))
+    mark = Mark(*_MARK.unpack_from(data))
+    return mark if mark.sequence + mark.items <= SEQUENCE_MAX else None

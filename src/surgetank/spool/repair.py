@@ -20,10 +20,20 @@ from surgetank.model import Clock
 from surgetank.spool.check import REPAIRABLE, Finding, Report, check_owner, check_segment
 from surgetank.spool.filesystem import File, Filesystem
 from surgetank.spool.folder import LOCK_NAME, SegmentName
-from surgetank.spool.inspect import BACKUP_PREFIX, Glimpse, Owner, Progress, glimpse, no_progress, owners, read_payload
+from surgetank.spool.inspect import (
+    BACKUP_PREFIX,
+    Glimpse,
+    Owner,
+    Progress,
+    glimpse,
+    no_progress,
+    owners,
+    verify_payload,
+)
 from surgetank.spool.record import (
     HEAD_SIZE,
     SLOT_SIZE,
+    SLOTS_MAX,
     TRAILER_SIZE,
     DamageError,
     RecordHeader,
@@ -33,8 +43,6 @@ from surgetank.spool.record import (
 )
 
 _COPY_STEP: Final = 1024 * 1024
-# A segment's head has 16 bits for it.
-_SLOTS_MAX: Final = 2**16 - 1
 # Somebody may be asking for the lock in the very instant in which we try to take it.
 _LOCK_TRIES: Final = 3
 _LOCK_PAUSE: Final = 0.01
@@ -275,15 +283,17 @@ def _write_anew(source: File, seen: Glimpse, target: File) -> None:
     if end > reached:
         gaps.append((reached, end - reached))
     # The number, the base and the end are the original's: the distances between segments stay what they are.
-    slots = min(_SLOTS_MAX, len(gaps) + max(1, len(good)))
+    slots = min(SLOTS_MAX, len(gaps) + max(1, len(good)))
     head = replace(seen.head, slots=slots, floor=floor, end=end, records=len(good))
-    acks = b"".join(write_slot(sequence, items) for sequence, items in gaps)
-    target.write_at(0, write_head(head) + acks + b"\xff" * ((slots - len(gaps)) * SLOT_SIZE))
+    acks = b"".join(write_slot(sequence, items) for sequence, items in gaps[:slots])
+    target.write_at(0, write_head(head) + acks + b"\xff" * (slots * SLOT_SIZE - len(acks)))
     offset = HEAD_SIZE + slots * SLOT_SIZE
     for place, header in good:
-        data = source.read_at(place, header.size - TRAILER_SIZE) + write_trailer(header.sequence, header.items)
-        target.write_at(offset, data)
-        offset += len(data)
+        length = header.size - TRAILER_SIZE
+        for done in range(0, length, _COPY_STEP):
+            target.write_at(offset + done, source.read_at(place + done, min(_COPY_STEP, length - done)))
+        target.write_at(offset + length, write_trailer(header.sequence, header.items))
+        offset += header.size
 
 
 def _good(file: File, seen: Glimpse) -> list[tuple[int, RecordHeader]]:
@@ -291,7 +301,7 @@ def _good(file: File, seen: Glimpse) -> list[tuple[int, RecordHeader]]:
     good = []
     for offset, header in seen.pending():
         try:
-            read_payload(file, offset, header)
+            verify_payload(file, offset, header)
         except DamageError:
             continue
         good.append((offset, header))

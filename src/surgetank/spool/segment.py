@@ -12,8 +12,9 @@ is taken when the segment is made, so that a full disk can still take acks.
 from __future__ import annotations
 
 import errno
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Final
 
 from surgetank.model import Batch, HeldBatch, Lane, Signal
@@ -21,6 +22,7 @@ from surgetank.spool.filesystem import File, Filesystem
 from surgetank.spool.record import (
     FREE_SLOT,
     HEAD_SIZE,
+    RECORD_HEADER_MAX,
     SLOT_SIZE,
     DamageError,
     Head,
@@ -32,7 +34,7 @@ from surgetank.spool.record import (
     write_record,
     write_slot,
 )
-from surgetank.spool.scan import guess_head, holes, read_acks, scan
+from surgetank.spool.scan import SEGMENT_MAX, Scan, guess_head, holes, read_acks, scan
 
 # Records that a segment takes; 8 KiB of ack slots.
 SLOTS: Final = 512
@@ -106,6 +108,8 @@ class Segment:
         self._free_slots: list[int] | None = None
         """Where acks can be written, the last one first; None when that is to be read from the file."""
         self._unsynced: list[Record] = []
+        self._has_unwritten = False
+        """Whether an ack could not be written: what is in the file is not all that is known."""
         self._is_ragged = False
         """Whether the file is longer than `size`, by the beginning of a record that could not be written."""
 
@@ -150,7 +154,7 @@ class Segment:
                 head = read_head(file.read_at(0, HEAD_SIZE))
             except DamageError:
                 head = guess_head(file, signal, lane, number)
-            segment = cls(filesystem, path, file, head, file.size())
+            segment = cls(filesystem, path, file, head, min(file.size(), SEGMENT_MAX))
             lost = segment._take_stock()
         except BaseException:
             file.close()
@@ -169,17 +173,21 @@ class Segment:
                 found.gaps.append((found.end, end - found.end))
                 found.end = end
             self.end = found.end
-            self.pending_items = self.end - self.head.floor - sum(done.values())
+            self.pending_items = self._waiting_of(done)
             self.records = None
-            self.load()
-            lost = self.bury_gaps(found.gaps, done)
+            self._list(found, done)
+            lost = self._bury_gaps(found.gaps, done)
             try:
                 self.seal()
             except OSError:
                 pass  # It can be read, and that is what matters; another heir will have to scan it again.
         else:
-            self.pending_items = self.end - self.head.floor - sum(done.values())
+            self.pending_items = self._waiting_of(done)
         return lost
+
+    def _waiting_of(self, done: dict[int, int]) -> int:
+        # Not by a subtraction: acks that overlap, which nobody of ours writes, must not come to less than nothing.
+        return sum(items for _, items in holes(self.head.floor, self.end - self.head.floor, done))
 
     @property
     def available_items(self) -> int:
@@ -277,10 +285,12 @@ class Segment:
             VersionError: The record is of a version that this code does not know.
             OSError: The file cannot be read.
         """
-        data = self._opened().read_at(record.offset, record.size)
-        header = read_record_header(data)
-        payload = data[header.header_size : header.header_size + header.payload_size]
-        check_payload(header, payload)
+        file = self._opened()
+        header = read_record_header(file.read_at(record.offset, min(record.size, RECORD_HEADER_MAX)))
+        if header.size != record.size:
+            raise DamageError("it is another record than it was")
+        payload = file.read_at(record.offset + header.header_size, header.payload_size)
+        check_payload(header, (payload,))
         return header, payload
 
     def ack(self, record: Record) -> None:
@@ -316,8 +326,9 @@ class Segment:
             record.is_held = record.is_leased = False
             self.pinned_items -= record.items
 
-    def bury_gaps(self, gaps: list[tuple[int, int]], done: dict[int, int]) -> int:
+    def _bury_gaps(self, gaps: list[tuple[int, int]], done: dict[int, int]) -> int:
         """Acknowledge what is missing, so that it is counted once; returns the items, without those that were done."""
+        assert self.records is not None
         lost = 0
         for gap in gaps:
             for sequence, missing in holes(*gap, done):
@@ -327,6 +338,10 @@ class Segment:
                     self._write_ack(sequence, missing)
                 except OSError:
                     pass  # Another heir will count it again.
+        # An ack for a part of a record, which nobody of ours writes, has that record be done, and what it does not say is lost.
+        waiting = sum(record.items for record in self.records)
+        lost += max(0, self.pending_items - waiting)
+        self.pending_items = waiting
         return lost
 
     def empty(self, created: float) -> None:
@@ -351,6 +366,7 @@ class Segment:
         self.appended = 0
         self.records = []
         self._unsynced = []
+        self._has_unwritten = False
         self._free_slots = list(range(head.slots - 1, -1, -1))
 
     def seal(self) -> None:
@@ -426,36 +442,49 @@ class Segment:
         if copy in self._unsynced:
             self._unsynced[self._unsynced.index(copy)] = record
 
-    def load(self) -> int:
+    def load(self) -> tuple[int, int]:
         """
-        Read which records there are, if that is not known; returns the items that turn out to be missing.
+        Read which records there are, if that is not known.
+
+        Returns the items that turn out to be missing, and those that wait again because their acks have been damaged since.
 
         Raises:
             VersionError, OSError: As `scan`.
         """
         if self.records is not None:
-            return 0
+            return 0, 0
         file = self._opened()
         done, self._free_slots = read_acks(file, self.head)
         found = scan(file, self.head)
-        marks = sorted(done.items())
+        self._list(found, done)
+        before = self.pending_items
+        lost = self._bury_gaps(found.gaps, done)
+        return lost, max(0, self.pending_items + lost - before)
 
-        def is_done(sequence: int) -> bool:
+    def _list(self, found: Scan, done: dict[int, int]) -> None:
+        # Each ends at the latest of all ends so far: acks that overlap, which nobody of ours writes, count as one.
+        marks = list(
+            accumulate(sorted(done.items()), lambda last, mark: (mark[0], max(sum(last), sum(mark)) - mark[0]))
+        )
+
+        def is_done(header: RecordHeader) -> bool:
             # A mark may be for several records that were missing once, and can be read again.
-            place = bisect_right(marks, sequence, key=_first)
-            return place > 0 and sequence < sum(marks[place - 1])
+            place = bisect_left(marks, header.sequence + header.items, key=_first)
+            return place > 0 and header.sequence < sum(marks[place - 1])
 
         self.records = [
             Record(self, offset, header.size, header.sequence, header.items, created=header.created)
             for offset, header in found.records
-            if not is_done(header.sequence)
+            if not is_done(header)
         ]
-        return self.bury_gaps(found.gaps, done) if self.head.is_sealed else 0
 
     def unload(self) -> None:
         """Forget the list of records and close the file, when nothing of it is in memory or in flight."""
         if self.pinned_items or not self.head.is_sealed or self._unsynced:
             return
+        if self._has_unwritten:
+            self.close()
+            return  # Read anew, what is done would wait again.
         if self.records and any(record.held is not None for record in self.records):
             return  # How often they were tried must not be forgotten, or poison would never be found.
         # A backlog may have thousands of segments, and each is to cost next to nothing.
@@ -495,11 +524,15 @@ class Segment:
         self._is_ragged = False
 
     def _write_ack(self, sequence: int, items: int) -> None:
+        was_unwritten = self._has_unwritten
+        self._has_unwritten = True
         if self._free_slots is None:
             self._free_slots = read_acks(self._opened(), self.head)[1]
-        if self._free_slots:
-            slot = self._free_slots.pop()
-            self._opened().write_at(HEAD_SIZE + slot * SLOT_SIZE, write_slot(sequence, items))
+        if not self._free_slots:
+            return
+        slot = self._free_slots.pop()
+        self._opened().write_at(HEAD_SIZE + slot * SLOT_SIZE, write_slot(sequence, items))
+        self._has_unwritten = was_unwritten
 
 
 def _sequence(record: Record) -> int:

@@ -22,6 +22,8 @@ Durability = Literal["memory", "os", "disk"]
 DURABILITIES: Final[tuple[Durability, ...]] = ("memory", "os", "disk")
 _OWN: Final = "a folder of your own, not one that all users share"
 
+# A file of keys has a line of some sixty characters for each.
+_KEYS_MAX: Final = 1024 * 1024
 # A segment's head and acks take 8 KiB; 4 MiB keep that below 1 % and what a limit gives up at a time small.
 SEGMENT_BYTES: Final = 4 * MEBIBYTE
 # A spool of fewer segments could not keep the oldest while the newest is written.
@@ -173,12 +175,15 @@ def key_source(given: SpoolConfig, environment: Environment) -> Callable[[], str
 def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
-            return file.read()
+            text = file.read(_KEYS_MAX + 1)
     except (OSError, ValueError) as error:
         # Who has mistaken this setting for the other one has put the key here, so only what is a path is repeated.
         why = error.strerror if isinstance(error, OSError) else "not a text"
         named = path if os.path.isabs(path) or os.path.exists(path) else HIDDEN
         raise ConfigError("spool.encryption_key_file", named, f"a readable text file ({why})") from None
+    if len(text) > _KEYS_MAX:
+        raise ConfigError("spool.encryption_key_file", HIDDEN, f"a file of at most {_KEYS_MAX:,} characters")
+    return text
 
 
 def is_key_usable(given: SpoolConfig | None, environment: Environment) -> bool:

@@ -250,7 +250,9 @@ class Spool:
         if segment.is_locked or segment.available_items <= 0:
             return
         try:
-            self._lose(DropReason.DAMAGED, segment.load(), is_ours=segment.is_ours)
+            lost, again = segment.load()
+            self._recovered += again
+            self._lose(DropReason.DAMAGED, lost, is_ours=segment.is_ours)
         except VersionError as error:
             self._lock_up(segment, str(error))
             return

@@ -36,7 +36,7 @@ from typing_extensions import Self
 
 from surgetank.model import Signal
 from surgetank.testing.behaviour import OK, Behaviour
-from surgetank.testing.journal import Journal, replay
+from surgetank.testing.journal import REQUEST_MAX, Journal, replay
 from surgetank.testing.tally import REQUESTS, Tally, attribute_keys
 
 PATHS: Final = {"/v1/traces": Signal.SPANS, "/v1/metrics": Signal.METRICS, "/v1/logs": Signal.LOGS}
@@ -217,7 +217,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200 if self.path == "/health" else 404, b"")
 
     def do_PUT(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        body = self._body()
+        if body is None:
+            return
         try:
             self.server.collector.behave(Behaviour(**json.loads(body)))
         except (TypeError, ValueError) as error:
@@ -227,7 +229,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         collector = self.server.collector
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        body = self._body()
+        if body is None:
+            return
         signal = PATHS.get(self.path)
         if signal is None:
             self._answer(404, b"no such path")
@@ -243,6 +247,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(behaviour)
         else:
             self._take(signal, body, behaviour)
+
+    def _body(self) -> bytes | None:
+        """Return the request's body; None where it is too long, which is answered."""
+        said = self.headers.get("content-length", "0")
+        size = int(said) if said.isdecimal() else REQUEST_MAX + 1
+        if size > REQUEST_MAX:
+            self.close_connection = True
+            self._answer(413, b"")
+            return None
+        return self.rfile.read(size)
 
     def _take(self, signal: Signal, body: bytes, behaviour: Behaviour) -> None:
         try:
@@ -279,13 +293,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _decompressed(body: bytes, encoding: str) -> bytes:
-    if encoding == "gzip":
-        return zlib.decompress(body, wbits=31)
-    if encoding == "deflate":
-        return zlib.decompress(body)
-    if encoding != "identity":
+    if encoding == "identity":
+        return body
+    wbits = {"gzip": 31, "deflate": 15}.get(encoding)
+    if wbits is None:
         raise ValueError(f"unknown content-encoding {encoding!r}")
-    return body
+    inflater = zlib.decompressobj(wbits)
+    raw = inflater.decompress(body, REQUEST_MAX)
+    if not inflater.eof:
+        raise ValueError(f"the body is cut off, or comes to more than {REQUEST_MAX} bytes")
+    return raw
 
 
 def _partial_success(rejects: int) -> bytes:

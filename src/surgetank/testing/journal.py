@@ -6,6 +6,7 @@ Invariants: an accepted request is whole in the file before its 200 is sent; a t
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from surgetank.model import Signal
 # Signal, items to skip, length of the body that follows.
 _HEAD: Final = struct.Struct("<BII")
 _SIGNALS: Final = list(Signal)
+REQUEST_MAX: Final = 256 * 1024 * 1024
+"""Bytes of a request; no longer one is taken."""
 
 
 class Journal:
@@ -37,12 +40,14 @@ class Journal:
 
 def replay(path: Path) -> Iterator[tuple[Signal, bytes, int]]:
     """Yield the requests of a journal: signal, body, items to skip."""
-    data = path.read_bytes() if path.exists() else b""
-    at = 0
-    while at + _HEAD.size <= len(data):
-        signal, skip, length = _HEAD.unpack_from(data, at)
-        at += _HEAD.size
-        if at + length > len(data):
-            return
-        yield _SIGNALS[signal], data[at : at + length], skip
-        at += length
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        # One request at a time: a journal may be longer than memory.
+        rest = os.fstat(file.fileno()).st_size
+        while len(head := file.read(_HEAD.size)) == _HEAD.size:
+            signal, skip, length = _HEAD.unpack(head)
+            rest -= _HEAD.size + length
+            if rest < 0 or length > REQUEST_MAX or signal >= len(_SIGNALS):
+                return
+            yield _SIGNALS[signal], file.read(length), skip
