@@ -23,11 +23,15 @@ from surgetank.errors import ConfigError, SpoolKeyError, SurgetankError
 
 if TYPE_CHECKING:
     from surgetank._version import __version__ as __version__
-    from surgetank.config import BufferConfig, Timing
+    from surgetank.arguments import TankSettings
+    from surgetank.config import BufferConfig, OutletConfig, Timing
     from surgetank.drop_in import BatchLogRecordProcessor, BatchSpanProcessor, PeriodicExportingMetricReader
+    from surgetank.health import Health, HealthState
     from surgetank.memory.monitor import Pressure
     from surgetank.memory.settings import MemoryConfig
     from surgetank.model import BreakerState, DropReason, Signal, SignalStats, TankStats
+    from surgetank.otlp.logs import LogItem
+    from surgetank.otlp.sdk import SpanFields
     from surgetank.spool.settings import SpoolConfig
     from surgetank.tank import Tank
     from surgetank.wiring import install
@@ -39,15 +43,21 @@ __all__ = [
     "BufferConfig",
     "ConfigError",
     "DropReason",
+    "Health",
+    "HealthState",
+    "LogItem",
     "MemoryConfig",
+    "OutletConfig",
     "PeriodicExportingMetricReader",
     "Pressure",
     "Signal",
     "SignalStats",
+    "SpanFields",
     "SpoolConfig",
     "SpoolKeyError",
     "SurgetankError",
     "Tank",
+    "TankSettings",
     "TankStats",
     "Timing",
     "install",
@@ -61,13 +71,19 @@ _HOMES = {
     "BreakerState": "surgetank.model",
     "BufferConfig": "surgetank.config",
     "DropReason": "surgetank.model",
+    "Health": "surgetank.health",
+    "HealthState": "surgetank.health",
+    "LogItem": "surgetank.otlp.logs",
     "MemoryConfig": "surgetank.memory.settings",
+    "OutletConfig": "surgetank.config",
     "PeriodicExportingMetricReader": "surgetank.drop_in",
     "Pressure": "surgetank.memory.monitor",
     "Signal": "surgetank.model",
     "SignalStats": "surgetank.model",
+    "SpanFields": "surgetank.otlp.sdk",
     "SpoolConfig": "surgetank.spool.settings",
     "Tank": "surgetank.tank",
+    "TankSettings": "surgetank.arguments",
     "TankStats": "surgetank.model",
     "Timing": "surgetank.config",
     "__version__": "surgetank._version",

@@ -7,19 +7,18 @@ Invariants: never raises, never waits for the disk or the network; an outage alo
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from surgetank.episodes import Losses
-from surgetank.model import INTENDED_DROPS, BreakerState, Clock, TankStats
+from surgetank.model import INTENDED_DROPS, BreakerState, Clock, TankStats, Word
 
 INTENDED: Final = frozenset(reason.value for reason in INTENDED_DROPS)
 """What is given up because somebody asked for it, as the books name it."""
 
 
-class HealthState(enum.Enum):
+class HealthState(Word):
     """How a tank fares, from best to worst."""
 
     DELIVERING = "delivering"

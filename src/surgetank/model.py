@@ -14,8 +14,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from types import MappingProxyType
 from typing import Any, Final, Protocol, runtime_checkable
+
+from surgetank.frozen import Counts
 
 # As a number of seconds: until woken. As a moment: never by itself.
 FOREVER: Final = float("inf")
@@ -27,7 +28,14 @@ FAR_OURS: Final = FAR - 1
 PRESSING: Final = -1.0
 
 
-class Signal(enum.Enum):
+class Word(str, enum.Enum):
+    """A word of a fixed list: equal to its text, and printed as it."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class Signal(Word):
     """A kind of telemetry; each has a pipeline of its own."""
 
     SPANS = "spans"
@@ -35,14 +43,14 @@ class Signal(enum.Enum):
     LOGS = "logs"
 
 
-class Lane(enum.Enum):
+class Lane(Word):
     """How dear an item is: the critical lane is sealed first and evicted last."""
 
     NORMAL = "normal"
     CRITICAL = "critical"
 
 
-class DropReason(enum.Enum):
+class DropReason(Word):
     """Why an item is gone without having been sent for good."""
 
     QUEUE_FULL = "queue_full"
@@ -71,7 +79,7 @@ INTENDED_DROPS: Final = frozenset({DropReason.SAMPLED, DropReason.ALREADY_SHUTDO
 """What is given up because somebody asked for it: no loss that anybody need act upon."""
 
 
-class BreakerState(enum.Enum):
+class BreakerState(Word):
     """The circuit breaker's three states (`delivery/breaker.py`)."""
 
     CLOSED = "closed"
@@ -181,7 +189,7 @@ class HeldBatch:
         return len(self.batch.body) + BATCH_OVERHEAD
 
 
-class Outcome(enum.Enum):
+class Outcome(Word):
     """What an answer means for the batch that was sent."""
 
     DELIVERED = "delivered"
@@ -288,11 +296,11 @@ class Clock(Protocol):
         """Let that much time pass on the calling thread."""
 
 
-def _none_counted() -> Mapping[str, int]:
-    return MappingProxyType({})
+# What a repr begins with; the rest of the fields is for those who ask for them.
+_TOLD: Final = ("offered", "recovered", "delivered", "rejected", "dropped", "queued", "in_flight", "spooled")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SignalStats:
     """One signal's books at one moment. Counts are items since the tank began in this process."""
 
@@ -306,13 +314,13 @@ class SignalStats:
     """Taken by the receiver."""
     rejected: int = 0
     """Refused for good by the receiver."""
-    rejected_by_cause: Mapping[str, int] = field(default_factory=_none_counted)
+    rejected_by_cause: Mapping[str, int] = field(default_factory=Counts)
     """What `rejected` is made up of: by status code, or `rejected` for items of a request that was taken."""
-    dropped: Mapping[str, int] = field(default_factory=_none_counted)
-    """Given up by us, by reason (`DropReason` values)."""
-    dropped_attempted: Mapping[str, int] = field(default_factory=_none_counted)
+    dropped: Mapping[str, int] = field(default_factory=Counts)
+    """Given up by us, by reason (`DropReason`, or its value); a reason that is not there reads 0."""
+    dropped_attempted: Mapping[str, int] = field(default_factory=Counts)
     """Of those, what had been handed to the sender before, as far as memory knows of it."""
-    dropped_bytes: Mapping[str, int] = field(default_factory=_none_counted)
+    dropped_bytes: Mapping[str, int] = field(default_factory=Counts)
     """Bytes that those were charged for, by reason; what is damaged on disk counts as 0."""
     queued: int = 0
     """Held in memory, waiting: as objects, encoded or sealed."""
@@ -361,10 +369,24 @@ class SignalStats:
         plain = {name: dict(value) for name, value in found.items() if isinstance(value, Mapping)}
         return {**found, **plain, "breaker": self.breaker.value, "unaccounted": self.unaccounted}
 
+    @property
+    def is_used(self) -> bool:
+        """Whether there was ever anything to deliver."""
+        return bool(self.offered or self.recovered)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+    def __repr__(self) -> str:
+        said = [f"{name}={value!r}" for name in _TOLD if (value := getattr(self, name))]
+        if self.breaker is not BreakerState.CLOSED:
+            said.append(f"breaker={self.breaker.value!r}")
+        said += [f"{name}={text!r}" for name in ("trouble", "stalled") if (text := getattr(self, name))]
+        if self.unaccounted:
+            said.append(f"unaccounted={self.unaccounted}")
+        return f"SignalStats({', '.join(said)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class TankStats:
-    """The books of the three signals; each is a consistent snapshot of its own."""
+    """The books of the three signals; each is a consistent snapshot of its own. `as_data` and `dataclasses.asdict` give what JSON takes."""
 
     spans: SignalStats
     metrics: SignalStats
@@ -383,3 +405,16 @@ class TankStats:
     def by_signal(self) -> Mapping[Signal, SignalStats]:
         """Return the books of each signal."""
         return {Signal.SPANS: self.spans, Signal.METRICS: self.metrics, Signal.LOGS: self.logs}
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as JSON has it, `unaccounted` of each signal included."""
+        found: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**found, **{signal.value: books.as_data() for signal, books in self.by_signal().items()}}
+
+    def __repr__(self) -> str:
+        own = [each for each in fields(self) if each.name not in (signal.value for signal in Signal)]
+        said = [f"{name}={books!r}" for name, books in self.by_signal().items() if books.is_used]
+        said += [
+            f"{each.name}={getattr(self, each.name)!r}" for each in own if getattr(self, each.name) != each.default
+        ]
+        return f"TankStats({', '.join(said)})"

@@ -9,8 +9,8 @@ counted where it is held, so that the law is a check and not a definition.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
+from surgetank.frozen import Counts
 from surgetank.model import BreakerState, DropReason, SignalStats
 
 
@@ -83,7 +83,7 @@ class Books:
             attempted=self.attempted,
             delivered=self.delivered,
             rejected=self.rejected,
-            rejected_by_cause=MappingProxyType(dict(self.rejected_by_cause)),
+            rejected_by_cause=Counts(dict(self.rejected_by_cause)),
             dropped=_by_name(self.dropped),
             dropped_attempted=_by_name(self.dropped_attempted),
             dropped_bytes=_by_name(self.dropped_bytes),
@@ -100,4 +100,4 @@ class Books:
 
 
 def _by_name(counts: Mapping[DropReason, int]) -> Mapping[str, int]:
-    return MappingProxyType({reason.value: count for reason, count in counts.items()})
+    return Counts({reason.value: count for reason, count in counts.items()})

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.util import find_spec
-from types import MappingProxyType
 from typing import Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,6 +19,7 @@ from surgetank.config.environment import OTLP, Environment, check_choice, check_
 from surgetank.config.headers import resolve_headers
 from surgetank.config.tls import resolve_tls_files
 from surgetank.errors import HIDDEN, ConfigError
+from surgetank.frozen import FrozenDict
 from surgetank.model import Signal
 
 _T = TypeVar("_T", bound=str)
@@ -44,7 +44,7 @@ class OutletConfig:
     """Where one signal's batches go, and how."""
 
     url: str
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    headers: Mapping[str, str] = field(default_factory=FrozenDict)
     timeout: float = DEFAULT_TIMEOUT
     compression: Compression = "gzip"
     """Of sealed batches and, with HTTP, on the wire, where they go as they are."""
@@ -153,7 +153,7 @@ def resolve_outlet(
     )
     return OutletConfig(
         url=url,
-        headers=MappingProxyType(resolve_headers(infix, headers, environment, protocol)),
+        headers=FrozenDict(resolve_headers(infix, headers, environment, protocol)),
         timeout=float(timeout),
         # What is sealed for gRPC is compressed whatever a call is, so that memory and disk hold as much (decision 14).
         compression="gzip" if protocol == "grpc" else compression,

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from surgetank.config import Compression, OutletConfig
+from surgetank.frozen import FrozenDict
 from surgetank.otel.shim import HttpParts, grpc_parts, http_parts
 
 _HTTP_MODULES: Final = re.compile(r"opentelemetry\.exporter\.otlp\.proto\.http\.(trace|_log|metric)_exporter(\.|$)")
@@ -83,7 +83,7 @@ def _read_grpc(exporter: object) -> OutletConfig:
         raise NotCopiableError("an endpoint that is more than host and port")
     return OutletConfig(
         url=f"http://{parts.endpoint}",
-        headers=MappingProxyType({name.lower(): _text(content) for name, content in parts.headers}),
+        headers=FrozenDict({name.lower(): _text(content) for name, content in parts.headers}),
         timeout=_seconds(parts.timeout),
         # Sealed batches are compressed whatever a call is, so that memory and disk hold as much.
         compression="gzip",
@@ -100,7 +100,7 @@ def _read_http(exporter: object) -> OutletConfig:
         raise NotCopiableError("a compression that is not known here")
     return OutletConfig(
         url=_checked_url(parts.endpoint),
-        headers=MappingProxyType(_headers(parts)),
+        headers=FrozenDict(_headers(parts)),
         timeout=_seconds(parts.timeout),
         compression=_COMPRESSIONS[parts.compression],
         certificate_file=_certificate_file(parts),
