@@ -21,10 +21,32 @@ from typing import Final
 _PREFIX: Final = "surgetank: "
 
 
+def printable(text: str, longest: int = 4096) -> str:
+    """
+    Return what comes from a file system, a server or another process as one line that does nothing to a terminal.
+
+    Args:
+        text: From outside: it may hold escape sequences, line breaks, and what turns the reading direction.
+        longest: Characters to keep.
+    """
+    return "".join(filter(str.isprintable, " ".join(text[: 4 * longest].split())))[:longest]
+
+
+def escaped(text: str) -> str:
+    """Return a text with its lines and blanks as they are, and everything else that a terminal obeys as an escape that can be read."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape", "backslashreplace").decode()
+        for each in text
+    )
+
+
 def say(logger: logging.Logger, level: int, message: str, *args: object, is_error: bool = False) -> None:
-    """Log a line; with `is_error`, and the exception that is being handled."""
+    """Log a line; with `is_error`, and the exception that is being handled. What comes from outside cannot reach a terminal as a command."""
     try:
-        logger.log(level, message, *args, exc_info=is_error)
+        plain = (escaped(each) if isinstance(each, str) else each for each in args)
+        logger.log(level, escaped(message), *plain, exc_info=is_error)
     except Exception:
         # The application's handler has a defect of its own, and there is no other way to tell anybody.
         pass

@@ -322,7 +322,7 @@ def test_markup_is_text():
 def test_text_becomes_one_short_printable_line():
     """Without escapes, without what turns the reading direction, without what cannot be encoded."""
     assert printable("a\x1b[2Jb\n\tc\u202ed\ud800e") == "a[2Jb cde"
-    assert len(printable("x" * 10**6)) == 200
+    assert len(printable("x" * 10**6, 200)) == 200
 
 
 def test_a_file_of_another_version_is_shown_as_such():

@@ -6,8 +6,8 @@ Invariants: what stands outside the markers `<!-- settings: NAME -->` and `<!-- 
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -65,8 +65,9 @@ def _variables(kin: list[Setting]) -> str:
 
 def main() -> None:
     """Write the tables into the files that the arguments name."""
-    for name in sys.argv[1:]:
-        path = Path(name)
+    parser = argparse.ArgumentParser(prog="python -m surgetank.catalogue.page", description=main.__doc__)
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="a page with the markers of tables in it")
+    for path in parser.parse_args().files:
         path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -7,7 +7,7 @@ standard output and nothing else; messages and progress go to standard error.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -217,3 +217,17 @@ def repair(folder: Dir = None, apply: Apply = False, as_json: Json = False) -> N
     else:
         show.repairs(found, is_applied=apply)
     raise typer.Exit(1 if any(patient.trouble for patient in found.patients) else 0)
+
+
+def command() -> Any:
+    """Return the command line, whose help shows no type for what is only there or not there."""
+    root: Any = typer.main.get_command(app)
+    waiting = [root]
+    while waiting:
+        each = waiting.pop()
+        waiting += getattr(each, "commands", {}).values()
+        each_help = each.get_help_option(each.make_context(each.name, [], resilient_parsing=True))
+        for option in [*each.params, *([each_help] if each_help else [])]:
+            if getattr(option, "is_flag", False):
+                option.metavar = ""
+    return root

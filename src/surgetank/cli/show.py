@@ -14,11 +14,14 @@ from itertools import groupby
 from typing import Any, Final
 
 from rich import progress as bars
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.control import Control
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 
 from surgetank.drain import Delivery
+from surgetank.lines import escaped
 from surgetank.model import Signal
 from surgetank.spool.check import Report
 from surgetank.spool.export import Export
@@ -33,7 +36,30 @@ _UNITS: Final = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"))
 def terminal(*, is_error: bool = False) -> Console:
     """Return where text goes to."""
     stream = sys.stderr if is_error else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else _WIDE, highlight=False, soft_wrap=True)
+    console = Console(file=stream, width=None if stream.isatty() else _WIDE, highlight=False, soft_wrap=True)
+    return harmless(console)
+
+
+def harmless(console: Console) -> Console:
+    """Have a console print what comes from a file system or another process without obeying it, wherever it stands; returns it."""
+    console.push_render_hook(_Harmless())
+    return console
+
+
+class _Harmless(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [each if isinstance(each, Control) else _Escaped(each) for each in renderables]
+
+
+class _Escaped:
+    """Something to print, with all that a terminal would obey in its text as escapes that can be read."""
+
+    def __init__(self, inner: ConsoleRenderable) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._inner, options):
+            yield segment if segment.control else Segment(escaped(segment.text), segment.style)
 
 
 def is_seen() -> bool:

@@ -24,6 +24,7 @@ from rich.live import Live
 
 from surgetank.cli import show
 from surgetank.cli.keys import keys
+from surgetank.cli.show import harmless
 from surgetank.cli.top_columns import Page
 from surgetank.cli.top_readings import Reading
 from surgetank.cli.top_view import Frame, draw
@@ -172,7 +173,7 @@ def _say(data: dict[str, Any]) -> None:
 
 def _console() -> Console:
     is_told = sys.stdout.isatty() or os.environ.get("COLUMNS")
-    return Console(file=sys.stdout, width=None if is_told else _WIDE, highlight=False)
+    return harmless(Console(file=sys.stdout, width=None if is_told else _WIDE, highlight=False))
 
 
 def _page(console: Console, *, is_whole: bool) -> Page:

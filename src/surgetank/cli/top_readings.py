@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from surgetank.health import INTENDED, HealthState
+from surgetank.lines import printable
 from surgetank.model import BreakerState, Signal
 from surgetank.presence import VERSION, Sighting
 
@@ -144,7 +145,7 @@ def read(sighting: Sighting) -> Reading:
     state = _text(health, "state")
     reasons = health.get("reasons")
     return Reading(
-        file=printable(sighting.path, 4096),
+        file=printable(sighting.path),
         version=min(max(sighting.version, 0), 1_000_000),
         pid=_count(said, "pid"),
         host=_text(said, "host"),
@@ -155,7 +156,7 @@ def read(sighting: Sighting) -> Reading:
         endpoints={signal: _text(endpoints, signal.value) for signal in Signal},
         signals={signal: _books(_part(signals, signal.value)) for signal in Signal},
         health=state if state in _HEALTH and sighting.version == VERSION else UNREADABLE,
-        reasons=tuple(printable(each) for each in reasons[:_REASONS_MAX] if isinstance(each, str))
+        reasons=tuple(printable(each, _TEXT_MAX) for each in reasons[:_REASONS_MAX] if isinstance(each, str))
         if isinstance(reasons, list)
         else (),
         memory_used=_count(memory, "used"),
@@ -195,11 +196,6 @@ def _books(said: Mapping[str, Any]) -> SignalReading:
     )
 
 
-def printable(text: str, longest: int = _TEXT_MAX) -> str:
-    """Return one line without what a terminal obeys, or what turns the reading direction."""
-    return "".join(filter(str.isprintable, " ".join(text[: 4 * longest].split())))[:longest]
-
-
 def _part(said: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = said.get(name)
     return found if isinstance(found, dict) else {}
@@ -207,7 +203,7 @@ def _part(said: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _text(said: Mapping[str, Any], name: str) -> str:
     found = said.get(name)
-    return printable(found) if isinstance(found, str) else ""
+    return printable(found, _TEXT_MAX) if isinstance(found, str) else ""
 
 
 def _number(said: Mapping[str, Any], name: str) -> float:

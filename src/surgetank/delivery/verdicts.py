@@ -26,6 +26,7 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from surgetank.lines import printable
 from surgetank.model import Outcome, Verdict
 from surgetank.otlp import partial_success
 from surgetank.otlp.fields import Field, fields
@@ -261,5 +262,4 @@ def _explanation(body: bytes) -> str:
 
 def _shortened(text: str) -> str:
     """Return one printable line of at most `MESSAGE_MAX` characters: it comes from outside and goes into a log."""
-    line = " ".join(text.split())
-    return "".join(filter(str.isprintable, line))[:MESSAGE_MAX]
+    return printable(text, MESSAGE_MAX)

@@ -6,6 +6,7 @@ Invariants: it listens on loopback only and ends when its standard input does, s
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import threading
@@ -34,6 +35,7 @@ class _Taker(BaseHTTPRequestHandler):
 
 def main() -> None:
     """Listen, say on which port, and end when nobody is left who would tell."""
+    argparse.ArgumentParser(prog="python -m surgetank.measuring.sink", description=main.__doc__).parse_args()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Taker)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()

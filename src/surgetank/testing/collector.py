@@ -31,7 +31,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from google.protobuf.message import DecodeError
+try:
+    from google.protobuf.message import DecodeError
+except ModuleNotFoundError:
+    if __name__ != "__main__":
+        raise
+    sys.stderr.write("the collector decodes with the official classes: pip install 'surgetank[testing]'\n")
+    sys.exit(2)
 from typing_extensions import Self
 
 from surgetank.model import Signal
