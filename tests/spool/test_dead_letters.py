@@ -67,7 +67,7 @@ def test_every_prefix_of_a_letter_is_refused():
         b"no json\nbody",
         b"[]\nbody",
         b"1\nbody",
-        b'{"version": 2}\n',
+        b'{"version": 3}\n',
         b'{"version": 1}\n',
         b"\xff\xfe\n",
         b"null\n",

@@ -4,13 +4,16 @@ import sys
 from base64 import b64encode
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import aead
 
 from fakes.batches import batch
 from fakes.spools import KIB, Process
 from surgetank.errors import ConfigError, SpoolKeyError
 from surgetank.model import Lane, Outcome, Signal, Verdict
+from surgetank.spool.check import Kind, check
 from surgetank.spool.dead_letters import parse
 from surgetank.spool.encryption import KEY_BYTES, NONCE_BYTES, Cipher
+from surgetank.spool.record import SLOT_SIZE, DamageError, crc32, read_record_header, write_record, write_trailer
 from surgetank.testing.filesystem import Fault
 
 
@@ -243,3 +246,73 @@ def test_without_the_package_a_key_is_refused(monkeypatch):
 
     with pytest.raises(ConfigError, match=r"surgetank\[encryption\]"):
         Cipher(f"k1:{SECRET}")
+
+
+def test_two_lists_of_fields_never_come_to_the_same():
+    """What a payload is bound to has each field behind its length, and the key's name is among them."""
+    cipher = Cipher(key("k1", 1) + "\n" + key("k1', 'x", 1))
+    payload, key_id = cipher.encrypt(batch(3, name="b', 'spans", body=b"secret"))
+
+    assert cipher.decrypt(batch(3, name="b', 'spans", body=b"secret"), key_id, payload) == b"secret"
+    with pytest.raises(SpoolKeyError):
+        cipher.decrypt(batch(3, name="b', 'spans", body=b"secret"), "k1', 'x", payload)
+
+
+def bound_as_before(algorithm, given, body):
+    """Return a payload as version 1 wrote it."""
+    nonce = bytes(NONCE_BYTES)
+    said = (given.id, given.signal.value, given.lane.value, given.items, given.encoding, given.raw_size)
+    return nonce + algorithm(bytes([1]) * KEY_BYTES).encrypt(nonce, body, repr(said).encode())
+
+
+@pytest.mark.parametrize(("algorithm", "kind"), [("", aead.AESGCM), ("chacha20-poly1305", aead.ChaCha20Poly1305)])
+def test_what_an_earlier_version_has_encrypted_is_read(algorithm, kind):
+    """In records and in letters; what is written now says that it is of another version."""
+    text = key("k1", 1, algorithm)
+    process = process_with(text)
+    given = batch(3, name="old", body=b"x" * 100)
+    record = process.spill("old", 3)
+    (path,) = process.segments()
+    data = process.filesystem.files[path].data
+    header = read_record_header(bytes(data[record.offset :]))
+    assert header.version == 2
+
+    payload = bound_as_before(kind, given, b"y" * 100)
+    written = bytearray(write_record(given, header.sequence, payload, key_id="k1"))
+    written[4] = 1
+    end = header.header_size - 4
+    written[end : end + 4] = crc32(bytes(written[:end])).to_bytes(4, "little")
+    data[record.offset :] = written
+    process.die()
+
+    heir = process_with(text, process.filesystem, process.clock)
+    heir.adopt()
+    held = heir.lease()
+    assert (held.batch.body, heir.lost) == (b"y" * 100, {})
+
+
+@pytest.mark.parametrize("size", [0, 1, NONCE_BYTES - 1, NONCE_BYTES, NONCE_BYTES + 15])
+def test_a_payload_without_nonce_and_tag_is_damage(size):
+    """Whoever wrote it: it is counted, and what is behind it is read."""
+    process = process_with(key("k1", 1))
+    process.spill("first", 3)
+    record = process.spill("second", 4)
+    (path,) = process.segments()
+    data = process.filesystem.files[path].data
+    second = bytes(data[record.offset :])
+    short = write_record(batch(2, name="short"), record.sequence, b"n" * size, key_id="k1")
+    header = read_record_header(second)
+    shifted = bytearray(second)
+    shifted[16:24] = (record.sequence + 2).to_bytes(8, "little")
+    end = header.header_size - 4
+    shifted[end : end + 4] = crc32(bytes(shifted[:end])).to_bytes(4, "little")
+    data[record.offset :] = short + bytes(shifted[:-SLOT_SIZE]) + write_trailer(record.sequence + 2, 4)
+    process.die()
+
+    assert [each.kind for each in check(process.filesystem, "/spool").damage] == [Kind.PAYLOAD]
+    heir = process_with(key("k1", 1), process.filesystem, process.clock)
+    heir.adopt()
+    assert heir.drain() == ["first", "second"]
+    assert (heir.recovered, heir.lost) == (9, {"damaged": 2})
+    with pytest.raises(DamageError):
+        Cipher(key("k1", 1)).decrypt(batch(), "k1", b"n" * size)

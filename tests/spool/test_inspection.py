@@ -11,7 +11,7 @@ from surgetank.model import Lane, Signal
 from surgetank.spool.check import Kind, check
 from surgetank.spool.folder import SegmentName
 from surgetank.spool.inspect import glimpse, owners, spool_folders
-from surgetank.spool.record import HEAD_SIZE, RECORD_FIXED, SLOT_SIZE, VERSION, crc32
+from surgetank.spool.record import BOUND, HEAD_SIZE, RECORD_FIXED, SLOT_SIZE, crc32
 from surgetank.spool.survey import survey
 from surgetank.testing.filesystem import Fault, MemoryFilesystem
 
@@ -315,13 +315,13 @@ def test_an_unknown_version_is_named():
         if place is None:
             start = records[1].offset
             place, end = start + 4, start + RECORD_FIXED + 1
-        data[place] = VERSION + 1
+        data[place] = BOUND + 1
         data[end : end + 4] = crc32(bytes(data[start:end])).to_bytes(4, "little")
 
         (finding,) = checked(process).damage
 
         assert finding.kind is Kind.VERSION
-        assert "version 2" in finding.text
+        assert "version 3" in finding.text
 
 
 def test_a_damaged_dead_letter_is_found():

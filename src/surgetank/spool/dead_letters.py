@@ -21,7 +21,7 @@ from typing import Any, Final
 from surgetank.model import Batch, Lane, Signal, Verdict
 from surgetank.spool.encryption import Cipher
 from surgetank.spool.folder import DEAD_LETTERS, Folder
-from surgetank.spool.record import PAYLOAD_MAX
+from surgetank.spool.record import BOUND, PAYLOAD_MAX, PLAIN
 
 LETTER_SUFFIX: Final = ".letter"
 # Letters are small, and each costs a name: so many are kept however few bytes they take.
@@ -125,7 +125,7 @@ def _in_a_name(identifier: str) -> str:
 def describe(batch: Batch, refusal: Verdict, *, key_id: str, buried: float, stored: int) -> dict[str, Any]:
     """Return a letter's first line as data."""
     return {
-        "version": 1,
+        "version": BOUND if key_id else PLAIN,
         "batch_id": batch.id,
         "signal": batch.signal.value,
         "lane": batch.lane.value,
@@ -156,8 +156,8 @@ def parse(data: bytes) -> tuple[dict[str, Any], Batch]:
         said = json.loads(data[:end])
     except RecursionError:
         raise ValueError("the letter's first line nests too deep") from None
-    if not isinstance(said, dict) or said.get("version") != 1:
-        raise ValueError("this is no dead letter of version 1")
+    if not isinstance(said, dict) or said.get("version") not in (PLAIN, BOUND):
+        raise ValueError(f"this is no dead letter of version {PLAIN} or {BOUND}")
     for names, kinds in _KINDS.items():
         for name in names:
             if not isinstance(said.get(name), kinds):

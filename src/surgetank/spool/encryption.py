@@ -15,10 +15,13 @@ from typing import Any, Final
 
 from surgetank.errors import ConfigError, SpoolKeyError
 from surgetank.model import Batch
+from surgetank.spool.record import BOUND, PLAIN, SEALED_MIN, DamageError
 
 KEY_BYTES: Final = 32
 # Both algorithms take nonces of 96 bits. Random ones are safe for 2**32 records under one key (NIST SP 800-38D, 8.3).
 NONCE_BYTES: Final = 12
+# What the bytes that a payload is bound to begin with: no other use of the same key comes to the same.
+_LABEL: Final = "surgetank payload 2"
 _ALGORITHMS: Final = {"aes-256-gcm": "AESGCM", "chacha20-poly1305": "ChaCha20Poly1305"}
 _PERMITTED: Final = (
     "lines of `id:base64` or `id:algorithm:base64`, where the key has 32 bytes and the algorithm is one of "
@@ -55,14 +58,21 @@ class Cipher:
     def encrypt(self, batch: Batch) -> tuple[bytes, str]:
         """Return the payload of a batch and the key's identifier."""
         nonce = os.urandom(NONCE_BYTES)
-        sealed = self._keys[self._active].encrypt(nonce, batch.body, _bound_to(batch))
+        sealed = self._keys[self._active].encrypt(nonce, batch.body, _bound_to(batch, self._active, BOUND))
         return nonce + sealed, self._active
 
-    def decrypt(self, batch: Batch, key_id: str, payload: bytes) -> bytes:
+    def decrypt(self, batch: Batch, key_id: str, payload: bytes, version: int = BOUND) -> bytes:
         """
         Return the body of the batch whose payload this is.
 
+        Args:
+            batch: What its record or letter says; the body does not matter.
+            key_id: The key's identifier.
+            payload: What `encrypt` returned.
+            version: The record's or letter's, which says how the two are bound together.
+
         Raises:
+            DamageError: It is shorter than any payload.
             SpoolKeyError: There is no such key, or it is another one of the same name.
         """
         from cryptography.exceptions import InvalidTag
@@ -70,8 +80,11 @@ class Cipher:
         key = self._keys.get(key_id)
         if key is None:
             raise SpoolKeyError(f"is encrypted with key {key_id!r}, which is not among those configured")
+        if len(payload) < SEALED_MIN:
+            raise DamageError(f"payload: {len(payload)} bytes, which is less than an encrypted one has")
         try:
-            body: bytes = key.decrypt(payload[:NONCE_BYTES], payload[NONCE_BYTES:], _bound_to(batch))
+            bound_to = _bound_to(batch, key_id, version)
+            body: bytes = key.decrypt(payload[:NONCE_BYTES], payload[NONCE_BYTES:], bound_to)
         except InvalidTag:
             raise SpoolKeyError(
                 f"cannot be decrypted: the key {key_id!r} is not the one it was encrypted with"
@@ -79,9 +92,16 @@ class Cipher:
         return body
 
 
-def _bound_to(batch: Batch) -> bytes:
+def _bound_to(batch: Batch, key_id: str, version: int) -> bytes:
     """Return what a payload is bound to, so that it cannot be passed off as another batch's."""
-    return repr((batch.id, batch.signal.value, batch.lane.value, batch.items, batch.encoding, batch.raw_size)).encode()
+    signal, lane = batch.signal.value, batch.lane.value
+    if version == PLAIN:
+        return repr((batch.id, signal, lane, batch.items, batch.encoding, batch.raw_size)).encode()
+    texts = (_LABEL, key_id, batch.id, signal, lane, batch.encoding)
+    fields = [text.encode("utf-8", "replace") for text in texts]
+    fields += [number.to_bytes(8, "little") for number in (batch.items, batch.raw_size)]
+    # With their lengths before them, no two lists of fields come to the same bytes.
+    return b"".join(len(field).to_bytes(4, "little") + field for field in fields)
 
 
 def _parse(line: str) -> tuple[str, Any]:

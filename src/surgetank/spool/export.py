@@ -106,7 +106,7 @@ class Export:
                 continue
             if self.signal in (None, batch.signal):
                 refusal = (said.get("status") or "", said.get("reason") or "")
-                for line in self._line(batch, said.get("key_id") or "", batch.body, os.path.basename(path)):
+                for line in self._line(batch, said["key_id"], batch.body, os.path.basename(path), said["version"]):
                     self.refused[refusal] = self.refused.get(refusal, 0) + batch.items
                     yield line
             self.progress(number, len(found))
@@ -157,13 +157,17 @@ class Export:
             if _is_still_there(file, name, header):
                 self.troubles.append(f"{place} at byte {offset}: {error}; {header.items} items are lost")
             return
-        yield from self._line(header.batch(b""), header.key_id, payload, f"{place} at byte {offset}")
+        place = f"{place} at byte {offset}"
+        yield from self._line(header.batch(b""), header.key_id, payload, place, header.version)
 
-    def _line(self, batch: Batch, key_id: str, payload: bytes, place: str) -> Iterator[str]:
+    def _line(self, batch: Batch, key_id: str, payload: bytes, place: str, version: int) -> Iterator[str]:
         try:
-            body = payload if not key_id else self._decrypted(batch, key_id, payload)
+            body = payload if not key_id else self._decrypted(batch, key_id, payload, version)
         except SpoolKeyError:
             self.locked[key_id] = self.locked.get(key_id, 0) + batch.items
+            return
+        except DamageError as error:
+            self.troubles.append(f"{place}: {error}")
             return
         try:
             line = otlp_json.line(decompress(body, batch.encoding, batch.raw_size), batch.signal)
@@ -174,10 +178,10 @@ class Export:
         self.items += batch.items
         yield line
 
-    def _decrypted(self, batch: Batch, key_id: str, payload: bytes) -> bytes:
+    def _decrypted(self, batch: Batch, key_id: str, payload: bytes, version: int) -> bytes:
         if self.cipher is None:
             raise SpoolKeyError(f"is encrypted with key {key_id!r}, and no key is given")
-        return self.cipher.decrypt(batch, key_id, payload)
+        return self.cipher.decrypt(batch, key_id, payload, version)
 
 
 def _is_still_there(file: File, name: SegmentName, header: RecordHeader) -> bool:

@@ -27,6 +27,11 @@ from zlib import crc32
 from surgetank.model import Batch, Lane, Signal
 
 VERSION: Final = 1
+"""Of a segment's head."""
+PLAIN: Final = 1
+"""The version of a record that is not encrypted; and that of encrypted ones once, whose payloads were bound in another way."""
+BOUND: Final = 2
+"""The version of an encrypted record: other readers leave it alone, and do not take it for damaged."""
 
 HEAD_MAGIC: Final = b"SURGESEG"
 # magic, version, signal, lane, slots, sealed, number, base, floor, end, created (ms), records; then the CRC.
@@ -51,6 +56,8 @@ SLOT_SIZE: Final = _MARK.size + _CRC.size
 # Not zeroes: file systems that store those as holes would need room for the acks when it is too late.
 FREE_SLOT: Final = b"\xff" * SLOT_SIZE
 TRAILER_SIZE: Final = SLOT_SIZE
+SEALED_MIN: Final = 12 + 16
+"""Bytes of an encrypted payload without any content: nonce and tag."""
 SLOTS_MAX: Final = 2**16 - 1
 """Records of a segment: its head has 16 bits for the number of slots, and each record needs one."""
 SPAN_MAX: Final = 2**32 - 1
@@ -124,6 +131,8 @@ class RecordHeader:
     payload_crc: int
     key_id: str = ""
     """The key that the payload was encrypted with; empty for none."""
+    version: int = PLAIN
+    """How the payload is bound to the batch, if it is encrypted."""
     header_size: int = 0
     """Bytes before the payload."""
 
@@ -234,7 +243,7 @@ def write_record(batch: Batch, sequence: int, payload: bytes, *, key_id: str = "
     header = (
         _RECORD.pack(
             RECORD_MAGIC,
-            VERSION,
+            BOUND if key else PLAIN,
             _SIGNAL_CODES[batch.signal],
             _LANE_CODES[batch.lane],
             _ENCODINGS.index(batch.encoding),
@@ -285,8 +294,8 @@ def read_record_header(data: bytes) -> RecordHeader:
     end = RECORD_FIXED + id_length + key_length
     if len(data) < end + _CRC.size or _CRC.unpack_from(data, end)[0] != crc32(data[:end]):
         raise DamageError("record header: crc mismatch")
-    if version != VERSION:
-        raise VersionError(f"record of version {version}; this is version {VERSION}")
+    if version not in (PLAIN, BOUND):
+        raise VersionError(f"record of version {version}; this is version {BOUND}")
     if signal >= len(_SIGNALS) or lane >= len(_LANES) or encoding >= len(_ENCODINGS):
         raise DamageError("record header: a value out of range")
     # A good CRC only says that nothing has changed since, not who wrote it.
@@ -302,6 +311,7 @@ def read_record_header(data: bytes) -> RecordHeader:
         created=created / 1e6,
         batch_id=_printable(data[RECORD_FIXED : RECORD_FIXED + id_length]),
         key_id=data[RECORD_FIXED + id_length : end].decode("utf-8", "replace"),
+        version=version,
         payload_size=payload_size,
         payload_crc=payload_crc,
         header_size=end + _CRC.size,
@@ -324,6 +334,8 @@ def check_payload(header: RecordHeader, payload: Iterable[bytes]) -> None:
         raise DamageError(f"payload: {size} of {header.payload_size} bytes")
     if checksum != header.payload_crc:
         raise DamageError("payload: crc mismatch")
+    if header.key_id and size < SEALED_MIN:
+        raise DamageError(f"payload: {size} bytes, which is less than an encrypted one has")
 
 
 def write_trailer(sequence: int, items: int) -> bytes:

@@ -26,7 +26,7 @@ from surgetank.errors import SpoolKeyError
 from surgetank.model import FAR, FAR_OURS, FOREVER, Batch, DropReason, HeldBatch, Lane, Signal, StoredRecord
 from surgetank.spool.encryption import Cipher
 from surgetank.spool.folder import Estate, Folder, SegmentName
-from surgetank.spool.record import DamageError, Head, VersionError
+from surgetank.spool.record import DamageError, Head, RecordHeader, VersionError
 from surgetank.spool.segment import SLOTS, Record, Segment
 
 # An open segment is sealed at this age (seconds), so that age limits have something to hold on to.
@@ -270,7 +270,7 @@ class Spool:
         segment = record.segment
         try:
             header, payload = segment.read(record)
-            body = payload if not header.key_id else self._decrypt(header.batch(b""), header.key_id, payload)
+            body = self._decrypted(header, payload)
         except SpoolKeyError as error:
             self._lock_up(segment, str(error))
             return None
@@ -295,10 +295,12 @@ class Spool:
         held.record = record
         return held
 
-    def _decrypt(self, batch: Batch, key_id: str, payload: bytes) -> bytes:
+    def _decrypted(self, header: RecordHeader, payload: bytes) -> bytes:
+        if not header.key_id:
+            return payload
         if self._cipher is None:
-            raise SpoolKeyError(f"is encrypted with key {key_id!r}, and no key is configured")
-        return self._cipher.decrypt(batch, key_id, payload)
+            raise SpoolKeyError(f"is encrypted with key {header.key_id!r}, and no key is configured")
+        return self._cipher.decrypt(header.batch(b""), header.key_id, payload, header.version)
 
     def _lock_up(self, segment: Segment, reason: str) -> None:
         segment.is_locked = True
@@ -432,7 +434,7 @@ class Spool:
                 target = self._begin(lane)
                 for record in segment.unsynced:
                     header, payload = segment.read(record)
-                    body = payload if not header.key_id else self._decrypt(header.batch(b""), header.key_id, payload)
+                    body = self._decrypted(header, payload)
                     copy = self._write(target, header.batch(body))
                     self._move(record, copy, segment, target)
                 self._sync(lane, target)
