@@ -16,11 +16,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from surgetank.arguments import TankSettings, check_names
-from surgetank.config import BufferConfig, Environment, OutletConfig, check_choice, check_number
+from surgetank.config import MEBIBYTE, BufferConfig, Environment, OutletConfig, check_choice, check_number
+from surgetank.config.limits import BUFFER_RANGES, choose_limits
 from surgetank.errors import ConfigError
 from surgetank.model import Batch, Clock, Outcome, Sender, Signal, Verdict
 from surgetank.otel.exporter_sender import ATTEMPTS, ExporterSender
-from surgetank.otel.exporters import NotCopiableError, is_otlp, name_of, read_outlet
+from surgetank.otel.exporters import NotCopiableError, is_otlp, name_of, read_limits, read_outlet
 from surgetank.otel.reader import TankMetricReader
 from surgetank.otlp.codec import Codec
 from surgetank.pipeline import Pipeline
@@ -80,12 +81,15 @@ class OneSignalTank(Tank):
         self._driven: ExporterSender | None = None
         self._has_taken_leave = False
         outlet = _copied(exporter, settings)
+        self._max_request_bytes: int | None = None
         self._is_driven = outlet is None
         if outlet is None:
             outlet = OutletConfig(url=f"exporter:{name_of(exporter)}", timeout=timeout)
             settings.setdefault("make_sender", lambda _, clock: self._drive(clock, exporter_attempts))
         spool = _spool(signal, outlet, settings.pop("spool", None), is_driven=self._is_driven)
         buffer: BufferConfig = replace(settings.pop(signal.value, None) or BufferConfig(), **limits)
+        if outlet is not None and not self._is_driven:
+            buffer = self._keep_to(exporter, buffer)
         settings |= dict.fromkeys((other.value for other in Signal), _UNUSED)
         settings[signal.value] = buffer if spool is not None else replace(buffer, persistence_enabled=False)
         outlets = {other: outlet if other is signal else OutletConfig(url="unused:") for other in Signal}
@@ -134,8 +138,25 @@ class OneSignalTank(Tank):
         is_critical: Callable[[Any], bool] | None,
         make_sender: Callable[[OutletConfig, Clock], Sender],
     ) -> Pipeline:
-        is_used = codec.signal is self._signal
-        return super()._make_pipeline(codec, is_critical, make_sender if is_used else _no_sender)
+        make = make_sender if codec.signal is self._signal else _no_sender
+        most = self._max_request_bytes
+        if most is None:
+            return super()._make_pipeline(codec, is_critical, make)
+        return super()._make_pipeline(codec, is_critical, lambda outlet, clock: _Limited(make(outlet, clock), most))
+
+    def _keep_to(self, exporter: Any, buffer: BufferConfig) -> BufferConfig:
+        """Return the buffer's limits with batches no larger than the exporter's requests."""
+        limits = read_limits(exporter)
+        chosen: Any = choose_limits(self._signal, buffer, Environment())
+        self._max_request_bytes = limits.max_bytes
+        if limits.max_items is not None and limits.max_items < chosen.max_export_batch_size:
+            buffer = replace(buffer, max_export_batch_size=limits.max_items)
+        # Half of it, because a batch is due once it has reached its limit, and its last item comes on top.
+        if limits.max_bytes is not None and limits.max_bytes / 2 < chosen.max_batch_mb * MEBIBYTE:
+            buffer = replace(
+                buffer, max_batch_mb=max(BUFFER_RANGES["max_batch_mb"][0], limits.max_bytes / 2 / MEBIBYTE)
+            )
+        return buffer
 
     def _drive(self, clock: Clock, attempts: int) -> Sender:
         self._driven = ExporterSender(
@@ -178,6 +199,24 @@ class _SharedDeadline:
 _shared: Final = _SharedDeadline()
 
 
+class _Limited:
+    """A sender whose requests have a limit before compression, as the exporter's had: what is larger is cut."""
+
+    def __init__(self, sender: Sender, max_bytes: int) -> None:
+        self._sender = sender
+        self._max_bytes = max_bytes
+        self.abort = sender.abort
+        self.close = sender.close
+        self.abandon = sender.abandon
+
+    def send(self, batch: Batch, timeout: float) -> Verdict:
+        """Send what the exporter would send; a single item that is larger is rejected, and counted."""
+        if batch.raw_size > self._max_bytes:
+            message = f"{batch.raw_size} bytes exceed the exporter's max_request_size"
+            return Verdict(outcome=Outcome.SPLIT, cause="max_request_size", sent=False, message=message)
+        return self._sender.send(batch, timeout)
+
+
 class _NoSender:
     """The way out of a signal that is not used."""
 
@@ -213,6 +252,7 @@ def _copied(exporter: Any, settings: dict[str, Any]) -> OutletConfig | None:
         return None
     try:
         outlet = read_outlet(exporter)
+        read_limits(exporter)
         if outlet.protocol == "grpc" and "compression" in chosen:
             chosen["call_compression"] = chosen.pop("compression")
         return replace(outlet, **chosen)

@@ -95,15 +95,30 @@ def is_lock(thing: Any) -> bool:
     return hasattr(thing, "acquire") and hasattr(thing, "release")
 
 
-def exporter(protocol: str) -> Any:
+def exporter(protocol: str, **more: Any) -> Any:
     module = pytest.importorskip(f"opentelemetry.exporter.otlp.proto.{protocol}.trace_exporter")
-    return module.OTLPSpanExporter(endpoint="http://127.0.0.1:9", headers={"x-a": "1"}, timeout=3)
+    return module.OTLPSpanExporter(endpoint="http://127.0.0.1:9", headers={"x-a": "1"}, timeout=3, **more)
 
 
 def read_by(protocol: str) -> bool:
     made = exporter(protocol)
     outlet = exporters.read_outlet(made)
     return exporters.is_otlp(made) and outlet.timeout == 3 and dict(outlet.headers) == {"x-a": "1"}
+
+
+def takes(name: str, protocol: str, argument: str, value: Any) -> bool:
+    """Whether an exporter keeps an argument under a private name, where its version has the argument."""
+    kind = type(exporter(protocol))
+    if argument not in inspect.signature(kind.__init__).parameters:
+        return True
+    kept = getattr(exporter(protocol, **{argument: value}), name)
+    return kept == value or set(kept) == set(value)
+
+
+def metric_limit(protocol: str) -> Any:
+    module = importlib.import_module(f"opentelemetry.exporter.otlp.proto.{protocol}.metric_exporter")
+    more = {"insecure": True} if protocol == "grpc" else {}
+    return module.OTLPMetricExporter(max_export_batch_size=5, **more)._max_export_batch_size
 
 
 def source_has(module: str, text: str) -> bool:
@@ -334,6 +349,21 @@ RELIANCES = {
         "otel/shim.py: grpc_parts",
         DRIVEN,
         lambda: read_by("grpc"),
+    ),
+    "a gRPC exporter's codes": Reliance(
+        "_retryable_error_codes _RETRYABLE_ERROR_CODES",
+        "otel/shim.py: _has_own_codes",
+        "a drop-in class drives every gRPC exporter as it is, or takes the place of one with status codes of its own",
+        lambda: takes("_retryable_error_codes", "grpc", "retryable_error_codes", [7]) and read_by("grpc"),
+    ),
+    "an exporter's limits": Reliance(
+        "_max_export_batch_size _max_request_size",
+        "otel/shim.py: request_limits",
+        "a drop-in class sends larger requests than the exporter that it takes the place of would",
+        lambda: (
+            takes("_max_request_size", "http", "max_request_size", 5)
+            and metric_limit("http") == metric_limit("grpc") == 5
+        ),
     ),
 }
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from surgetank.config import Compression, OutletConfig
 from surgetank.frozen import FrozenDict
-from surgetank.otel.shim import HttpParts, grpc_parts, http_parts
+from surgetank.otel.shim import HttpParts, RequestLimits, grpc_parts, http_parts, request_limits
 
 _HTTP_MODULES: Final = re.compile(r"opentelemetry\.exporter\.otlp\.proto\.http\.(trace|_log|metric)_exporter(\.|$)")
 _GRPC_MODULES: Final = re.compile(r"opentelemetry\.exporter\.otlp\.proto\.grpc\.")
@@ -34,6 +34,10 @@ _LIBRARY_HEADERS: Final = ("accept", "accept-encoding", "connection", "user-agen
 _SDK_USER_AGENT: Final = "OTel-OTLP-Exporter-Python/"
 # Where `requests` looks for CA certificates when it was told of none.
 _CA_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+# What sends with a session; others may do anything.
+_TRANSPORTS: Final = (("opentelemetry", "RequestsHTTPTransport"),)
 
 
 class NotCopiableError(Exception):
@@ -72,6 +76,22 @@ def read_outlet(exporter: object) -> OutletConfig:
     raise NotCopiableError("its protocol")
 
 
+def read_limits(exporter: object) -> RequestLimits:
+    """
+    Return how much one of the SDK's OTLP exporters puts into a request.
+
+    Raises:
+        NotCopiableError: It has a limit that no batch of ours could keep.
+    """
+    try:
+        limits = request_limits(exporter)
+    except Exception as error:
+        raise NotCopiableError(f"what this version keeps ({type(error).__name__})") from None
+    if limits.max_items is not None and limits.max_items < 1:
+        raise NotCopiableError("batches of less than one item")
+    return limits
+
+
 def _read_grpc(exporter: object) -> OutletConfig:
     parts = grpc_parts(exporter)
     if not parts.is_insecure:
@@ -79,6 +99,8 @@ def _read_grpc(exporter: object) -> OutletConfig:
         raise NotCopiableError("channel credentials")
     if any(name not in _GRPC_OPTIONS for name in parts.options):
         raise NotCopiableError("a channel with options")
+    if parts.has_own_codes:
+        raise NotCopiableError("status codes of its own to retry")
     if _HOST_AND_PORT.fullmatch(parts.endpoint) is None:
         raise NotCopiableError("an endpoint that is more than host and port")
     return OutletConfig(
@@ -94,6 +116,8 @@ def _read_grpc(exporter: object) -> OutletConfig:
 
 def _read_http(exporter: object) -> OutletConfig:
     parts = http_parts(exporter)
+    if parts.transport is not None and _class_of(parts.transport) not in _TRANSPORTS:
+        raise NotCopiableError("a transport of another class")
     _check_session(parts.session)
     certificate, key = _client_files(parts.cert)
     if parts.compression not in _COMPRESSIONS:
@@ -119,8 +143,7 @@ def _text(content: Any) -> str:
 
 def _check_session(session: Any) -> None:
     """Refuse a session that does more than send: credential providers and customised sessions are such."""
-    kind = type(session)
-    if (kind.__module__.partition(".")[0], kind.__qualname__) != ("requests", "Session"):
+    if _class_of(type(session)) != ("requests", "Session"):
         raise NotCopiableError("a session of another class")
     adapters = [type(adapter) for adapter in session.adapters.values()]
     if len(adapters) != 2 or any(adapter.__module__ != "requests.adapters" for adapter in adapters):
@@ -132,6 +155,11 @@ def _check_session(session: Any) -> None:
         raise NotCopiableError("a session with cookies or hooks")
     if not session.trust_env:
         raise NotCopiableError("a session that does not look at the environment")
+
+
+def _class_of(kind: type) -> tuple[str, str]:
+    """Return a class's library and name."""
+    return kind.__module__.partition(".")[0], kind.__qualname__
 
 
 def _checked_url(url: str) -> str:

@@ -6,6 +6,7 @@ Invariants: where a private name is gone, the fallback is the public behaviour, 
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ __all__ = [
     "preferences",
     "real_meter",
     "renew_after_fork",
+    "request_limits",
     "sdk_configurator",
     "set_logger_provider",
     "suppressed",
@@ -219,6 +221,8 @@ class HttpParts:
     """What `requests` takes: None, a path, or a pair of certificate and key."""
     session: Any
     """The `requests.Session`."""
+    transport: type | None
+    """The class of what sends with the session; None where the exporter does so itself."""
 
 
 def http_parts(exporter: Any) -> HttpParts:
@@ -240,6 +244,7 @@ def http_parts(exporter: Any) -> HttpParts:
         verify=exporter._certificate_file if transport is None else session.verify,
         cert=exporter._client_cert if transport is None else session.cert,
         session=session,
+        transport=None if transport is None else type(transport),
     )
 
 
@@ -256,6 +261,8 @@ class GrpcParts:
     """The name in `grpc.Compression`."""
     options: list[str]
     """The names of the channel's options."""
+    has_own_codes: bool
+    """Whether it was told which status codes to retry."""
 
 
 def grpc_parts(exporter: Any) -> GrpcParts:
@@ -272,4 +279,34 @@ def grpc_parts(exporter: Any) -> GrpcParts:
         timeout=float(exporter._timeout),
         compression=exporter._compression.name,
         options=[name for name, _ in exporter._channel_options],
+        has_own_codes=_has_own_codes(exporter),
+    )
+
+
+def _has_own_codes(exporter: Any) -> bool:
+    """Return whether a gRPC exporter retries other status codes than it does unasked; before 1.42 nobody could ask."""
+    chosen = getattr(exporter, "_retryable_error_codes", None)
+    if chosen is None:
+        return False
+    homes = [sys.modules.get(kind.__module__) for kind in type(exporter).__mro__]
+    defaults = [getattr(home, "_RETRYABLE_ERROR_CODES") for home in homes if hasattr(home, "_RETRYABLE_ERROR_CODES")]  # noqa: B009
+    return set(chosen) not in map(set, defaults)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestLimits:
+    """How much one of the SDK's OTLP exporters puts into a request."""
+
+    max_items: int | None
+    """Data points; None for no limit, and for spans and logs, whose processors say it."""
+    max_bytes: int | None
+    """Serialised, before compression; None for no limit."""
+
+
+def request_limits(exporter: Any) -> RequestLimits:
+    """Read what an OTLP exporter was told about the size of its requests; versions that cannot be told have no limit."""
+    items, size = getattr(exporter, "_max_export_batch_size", None), getattr(exporter, "_max_request_size", None)
+    # As the exporters take them: no size, and none above nought, is no limit.
+    return RequestLimits(
+        max_items=None if items is None else int(items), max_bytes=int(size) if size is not None and size > 0 else None
     )
