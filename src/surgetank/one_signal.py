@@ -101,6 +101,10 @@ class OneSignalTank(Tank):
         return self._pipelines[self._signal]
 
     @property
+    def _in_use(self) -> list[Signal]:
+        return [self._signal]
+
+    @property
     def clock(self) -> Clock:
         """The time that this tank goes by."""
         return self._clock

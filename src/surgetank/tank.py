@@ -13,9 +13,8 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
-from surgetank import config, lifecycle, threads
+from surgetank import config, lifecycle, startup, threads
 from surgetank.arguments import tell_unread
 from surgetank.buffer.flush import Flush, Until
 from surgetank.clock import SystemClock
@@ -57,6 +56,7 @@ from surgetank.pressure import MemoryWatch
 from surgetank.spool.disk import Disk
 from surgetank.spool.filesystem import HAS_LOCKS, Filesystem, OsFilesystem
 from surgetank.spool.settings import SpoolConfig, is_homeless, is_key_usable, names_folder, resolve_spool
+from surgetank.startup import place
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -206,9 +206,9 @@ class Tank:
         self._is_telling = self._has_told_late = False
         for pipeline in self._pipelines.values():
             pipeline.on_drop = self._have_told
-        for place in self._endpoints.values():
-            place.on_news = self._have_told
-            place.is_losing = lambda: self.health().is_losing
+        for each in self._endpoints.values():
+            each.on_news = self._have_told
+            each.is_losing = lambda: self.health().is_losing
         self._presence = Presence(
             folder_for(environment) if is_threaded else None, self._describe, self._clock, filesystem=filesystem
         )
@@ -227,6 +227,8 @@ class Tank:
         if has_self_metrics:
             report(self)
         self._presence.announce()
+        told = startup.sentences(self._config, self._in_use, None if self._disk is None else self._disk.settings)
+        say(_logger, logging.INFO, "started: %s; %s; in memory %s", *told)
 
     def __enter__(self) -> Self:
         """Return the tank, which ends with the `with` block."""
@@ -238,8 +240,8 @@ class Tank:
 
     def __repr__(self) -> str:
         books = self.stats().by_signal()
-        offered = ", ".join(f"{signal.value} {each.offered}" for signal, each in books.items())
-        places = ", ".join(dict.fromkeys(_place(outlet.url) for outlet in self.outlets.values()))
+        offered = ", ".join(f"{signal.value} {books[signal].offered}" for signal in self._in_use)
+        places = ", ".join(dict.fromkeys(place(self.outlets[signal].url) for signal in self._in_use))
         return f"<Tank to {places}: {self.health().state.value}; offered {offered}>"
 
     @property
@@ -340,6 +342,11 @@ class Tank:
     def outlets(self) -> Mapping[Signal, OutletConfig]:
         """Where each signal goes."""
         return self._config.outlets
+
+    @property
+    def _in_use(self) -> list[Signal]:
+        """The signals that may have anything to send."""
+        return list(Signal)
 
     def is_used(self, signal: Signal) -> bool:
         """Whether a signal has a door into OpenTelemetry, or has had items."""
@@ -504,7 +511,7 @@ class Tank:
         make_sender: Callable[[OutletConfig, Clock], Sender],
     ) -> Pipeline:
         outlet = self._config.outlets[codec.signal]
-        name = _place(outlet.url)
+        name = place(outlet.url)
         disk = self._disk
         return Pipeline(
             limits=self._config.limits[codec.signal],
@@ -671,7 +678,7 @@ class Tank:
             "command": command(),
             "service": service_name(self._environment),
             "started_at": self._started_at,
-            "endpoints": {signal.value: _place(outlet.url) for signal, outlet in self._config.outlets.items()},
+            "endpoints": {signal.value: place(outlet.url) for signal, outlet in self._config.outlets.items()},
             "signals": {signal.value: books.as_data() for signal, books in stats.by_signal().items()},
             "memory": {"used": memory.used, "limit": memory.limit, "source": memory.source},
             "pressure": stats.pressure,
@@ -701,16 +708,6 @@ def _check_parts(*, clock: object, filesystem: object, **functions: object) -> N
     for name, value, methods in (("clock", clock, _CLOCK), ("filesystem", filesystem, _FILESYSTEM)):
         if value is not None and not all(callable(getattr(value, each, None)) for each in methods):
             raise ConfigError(name, value, f"an object with the methods {', '.join(methods)}")
-
-
-def _place(url: str) -> str:
-    """Return scheme, host and port of a URL: what signals share, and what may be logged."""
-    parts = urlsplit(url)
-    if not parts.netloc:
-        # An exporter's name, in place of a URL.
-        return url
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{parts.scheme}://{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 def _clause(signal: Signal, books: SignalStats) -> str:
