@@ -23,7 +23,10 @@ def judge(watch, **spans):
 
 
 def test_a_tank_that_has_nothing_to_do_is_well():
-    assert judge(Watch(ManualClock())).state is HealthState.DELIVERING
+    watch = Watch(ManualClock())
+    assert judge(watch).state is HealthState.IDLE
+    assert judge(watch, offered=1, delivered=1).state is HealthState.DELIVERING
+    assert judge(watch, recovered=1, delivered=1).state is HealthState.DELIVERING
 
 
 def test_an_outage_is_held_and_the_application_stays_ready():
@@ -90,7 +93,7 @@ def test_a_tank_says_how_it_fares_from_first_offer_to_shutdown():
         for number in range(count):
             tank._pipelines[Signal.SPANS].offer(snapshot(span(number)))
 
-    assert tank.health().state is HealthState.DELIVERING
+    assert tank.health().state is HealthState.IDLE
     offer(4)
     tank.force_flush(0.0)
     tank._pipelines[Signal.SPANS].run_once()
@@ -120,7 +123,7 @@ def test_a_forked_childs_first_loss_is_a_loss_though_its_parent_lost_more():
     watch = Watch(clock := ManualClock())
     judge(watch, dropped={"full": 10})
     clock.advance(2 * LATELY)
-    assert judge(watch, dropped={"full": 10}).state is HealthState.DELIVERING
+    assert judge(watch, offered=10, dropped={"full": 10}).state is HealthState.DELIVERING
 
     watch.forget()
 
@@ -135,4 +138,4 @@ def test_whoever_comes_with_older_books_does_not_renew_a_loss():
 
     judge(watch, dropped={"full": 9})
 
-    assert judge(watch, dropped={"full": 10}).state is HealthState.DELIVERING
+    assert judge(watch, offered=10, dropped={"full": 10}).state is HealthState.DELIVERING

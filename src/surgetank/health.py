@@ -21,8 +21,10 @@ INTENDED: Final = frozenset(reason.value for reason in INTENDED_DROPS)
 class HealthState(Word):
     """How a tank fares, from best to worst."""
 
+    IDLE = "idle"
+    """Nothing was ever offered, nor found on disk: a process that only helps others."""
     DELIVERING = "delivering"
-    """What is offered is delivered, or nothing is offered."""
+    """What is offered is delivered, or nothing is offered any more."""
     HOLDING = "holding"
     """The endpoint refuses or is silent; everything is held and nothing was lost lately."""
     LOSING = "losing"
@@ -84,7 +86,10 @@ class Watch:
         held = list(_held(stats))
         if lost:
             return Health(state=HealthState.LOSING, reasons=(*lost, *held), is_losing=True)
-        return Health(state=HealthState.HOLDING if held else HealthState.DELIVERING, reasons=tuple(held))
+        if held:
+            return Health(state=HealthState.HOLDING, reasons=tuple(held))
+        is_used = any(books.offered or books.recovered for books in stats.by_signal().values())
+        return Health(state=HealthState.DELIVERING if is_used else HealthState.IDLE)
 
 
 def _held(stats: TankStats) -> Iterator[str]:

@@ -459,18 +459,21 @@ class Pipeline:
         """How full memory is with what cannot make room without a loss, in items or bytes, whichever is more; 1 is full."""
         return self._buffer.unsaved_fill()
 
-    def tend(self) -> None:
-        """Do for the spool what is due from time to time, and have what waits on disk sent."""
+    def tend(self) -> bool:
+        """Do for the spool what is due from time to time, and have what waits on disk sent; return whether anything does, or did."""
         recovered = self._buffer.recovered
         self._reservoir.tend()
         self._buffer.tell_of_drops()
         # What was synced is safe now.
         self._buffer.check_flushes()
-        if self._buffer.recovered > recovered:
+        has_found = self._buffer.recovered > recovered
+        if has_found:
             # Whoever left it met an outage, or a crash that the whole fleet may have met.
             self._worker.begin_slowly()
-        if self._reservoir.has_backlog and not self.is_shut_down:
+        has_backlog = self._reservoir.has_backlog
+        if has_backlog and not self.is_shut_down:
             self._delivery_loop.wake()
+        return has_found or has_backlog
 
     def _keep(self, held: HeldBatch) -> None:
         self._reservoir.keep(held)

@@ -569,8 +569,10 @@ class Tank:
         assert self._disk is not None
         with own_work(suppressed):
             self._disk.adopt_orphans()
-            for pipeline in self._pipelines.values():
-                pipeline.tend()
+            has_stored = [pipeline.tend() for pipeline in self._pipelines.values()]
+            if any(has_stored):
+                # A process that only delivers what others left seals nothing, which would have it seen.
+                self._presence.wake()
         return self._disk.period
 
     def _have_told(self) -> None:

@@ -378,7 +378,7 @@ def test_living_tanks_are_seen_and_measured(monkeypatch):
         finally:
             tank.shutdown(2.0)
     assert code == 0
-    assert "is delivering" in sentences(checks, "processes")
+    assert "is idle" in sentences(checks, "processes")
 
 
 def test_a_tank_with_other_limits_than_the_forecasts_is_named(monkeypatch):

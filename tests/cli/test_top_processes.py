@@ -13,6 +13,8 @@ import time
 
 import pytest
 
+from surgetank.testing.collector import Collector
+
 pytestmark = pytest.mark.slow
 
 PATIENCE = 30.0
@@ -300,3 +302,58 @@ def test_a_reader_that_has_seen_enough_is_no_failure(start, environment):
         process.kill()
         process.wait(PATIENCE)
         process.stderr.close()
+
+
+ADOPTER = """
+import os, sys
+import surgetank
+tank = surgetank.install(endpoint=sys.argv[1])
+print(os.getpid(), flush=True)
+sys.stdin.readline()
+os._exit(0)
+"""
+
+
+def test_a_process_that_only_delivers_what_another_left_is_shown_as_it_is(start, top, environment):
+    """It seals nothing, which is what wakes the status file of others: it was up to a minute behind."""
+    dead = start("dead")
+    top(lambda tanks: tanks.get(dead.pid, {}).get("state") == "holding")
+    dead.kill()
+    dead.wait(PATIENCE)
+    with Collector() as collector:
+        process = subprocess.Popen(
+            [sys.executable, "-c", ADOPTER, collector.endpoint],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**environment, "OTEL_SERVICE_NAME": "heir"},
+        )
+        try:
+            assert process.stdout.readline() == b"%d\n" % process.pid
+            began = time.monotonic()
+
+            def has_delivered(tanks):
+                return tanks.get(process.pid, {}).get("signals", {}).get("spans", {}).get("delivered") == 10
+
+            assert top(has_delivered)[process.pid]["state"] == "delivering"
+            assert time.monotonic() - began < PATIENCE / 2
+        finally:
+            process.kill()
+            process.communicate(timeout=PATIENCE)
+
+
+def test_a_process_that_only_helps_others_is_idle(top, environment):
+    """The parent of a server's workers has a tank, and nothing to do."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ADOPTER, "http://127.0.0.1:9"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    try:
+        assert process.stdout.readline() == b"%d\n" % process.pid
+        assert top(lambda tanks: process.pid in tanks)[process.pid]["state"] == "idle"
+    finally:
+        process.kill()
+        process.communicate(timeout=PATIENCE)

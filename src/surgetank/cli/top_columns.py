@@ -24,11 +24,12 @@ COLOURS: Final[Mapping[str, str]] = {
     UNREADABLE: "magenta",
     HealthState.HOLDING.value: "yellow",
     HealthState.DELIVERING.value: "green",
+    HealthState.IDLE.value: "dim",
     ENDED: "dim",
     DIED: "dim",
 }
-_SIGNS: Final = dict(zip(STATES, "✖?◐✔■†", strict=True))
-_ASCII_SIGNS: Final = dict(zip(STATES, "!?~+-x", strict=True))
+_SIGNS: Final = dict(zip(STATES, "✖?◐✔○■†", strict=True))
+_ASCII_SIGNS: Final = dict(zip(STATES, "!?~+o-x", strict=True))
 _BREAKERS: Final[Mapping[str, tuple[str, str]]] = {
     BreakerState.CLOSED.value: ("closed", "green"),
     BreakerState.HALF_OPEN.value: ("half-open", "yellow"),

@@ -24,7 +24,15 @@ LINGER: Final = 10.0
 LOSING: Final = HealthState.LOSING.value
 ENDED: Final = HealthState.ENDED.value
 DIED: Final = "died"
-STATES: Final = (LOSING, UNREADABLE, HealthState.HOLDING.value, HealthState.DELIVERING.value, ENDED, DIED)
+STATES: Final = (
+    LOSING,
+    UNREADABLE,
+    HealthState.HOLDING.value,
+    HealthState.DELIVERING.value,
+    HealthState.IDLE.value,
+    ENDED,
+    DIED,
+)
 """Those that somebody should look at first."""
 
 
