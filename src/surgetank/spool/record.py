@@ -68,11 +68,19 @@ _NUMBER_MAX: Final = 2**64 - 1
 _SLOT_SEED: Final = 0x41434B45
 _TRAILER_SEED: Final = 0x54524C52
 
+# Before this (2020-01-01) nothing of ours was written; clocks without a battery begin in 1970.
+_FIRST: Final = 1_577_836_800.0
+
 _SIGNALS: Final = (Signal.SPANS, Signal.METRICS, Signal.LOGS)
 _LANES: Final = (Lane.NORMAL, Lane.CRITICAL)
 _ENCODINGS: Final = ("identity", "gzip", "deflate")
 _SIGNAL_CODES: Final[Mapping[Signal, int]] = {signal: code for code, signal in enumerate(_SIGNALS)}
 _LANE_CODES: Final[Mapping[Lane, int]] = {lane: code for code, lane in enumerate(_LANES)}
+
+
+def is_plausible(moment: float, now: float) -> bool:
+    """Whether a stored time and the present one (both in seconds since the epoch) can be of clocks that are both right, or both wrong."""
+    return (moment < _FIRST) == (now < _FIRST)
 
 
 class DamageError(ValueError):

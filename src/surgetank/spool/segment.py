@@ -28,6 +28,7 @@ from surgetank.spool.record import (
     Head,
     RecordHeader,
     check_payload,
+    is_plausible,
     read_head,
     read_record_header,
     write_head,
@@ -104,6 +105,10 @@ class Segment:
         """Records since it was made or emptied."""
         self.born_at: float | None = None
         """When it was made or emptied, in monotonic seconds; None for an adopted one."""
+        self.adopted_at = 0.0
+        """When it was adopted, in monotonic seconds …"""
+        self.age_then = 0.0
+        """… and how old it was, in seconds, as far as that could be told."""
         self._file: File | None = file
         self._free_slots: list[int] | None = None
         """Where acks can be written, the last one first; None when that is to be read from the file."""
@@ -200,6 +205,16 @@ class Segment:
         items = max(1, self.end - self.head.base)
         return max(0, self.size - self.head.records_at) * self.available_items // items
 
+    def age(self, monotonic: float) -> float:
+        """
+        Return the seconds since it was made or emptied, at so many monotonic seconds.
+
+        Only at its adoption by the system's clock: putting that right must not make anything old.
+        """
+        if self.born_at is not None:
+            return monotonic - self.born_at
+        return self.age_then + monotonic - self.adopted_at
+
     def oldest_available(self) -> float | None:
         """
         Return when the oldest batch was sealed that waits on disk alone, in seconds since the epoch; None when none does.
@@ -208,8 +223,10 @@ class Segment:
         """
         if self.available_items <= 0:
             return None
+        began = self.head.created
         found = (record.created for record in list(self.records or ()) if record.is_available)
-        return next(found, self.head.created)
+        oldest = next(found, began)
+        return oldest if is_plausible(oldest, began) else began
 
     @property
     def is_ours(self) -> bool:
@@ -423,6 +440,17 @@ class Segment:
         """
         if not self.is_empty:
             self._write_ack(sequence, items)
+
+    def date(self, created: float) -> None:
+        """
+        Write down when it was made or emptied, by a clock that has been put right since.
+
+        Raises:
+            OSError: Whoever adopts it may take it for older, or younger, than it is.
+        """
+        head = replace(self.head, created=created)
+        self._opened().write_at(0, write_head(head))
+        self.head = head
 
     def extend_back(self, base: int) -> None:
         """

@@ -26,11 +26,13 @@ from surgetank.errors import SpoolKeyError
 from surgetank.model import FAR, FAR_OURS, FOREVER, Batch, DropReason, HeldBatch, Lane, Signal, StoredRecord
 from surgetank.spool.encryption import Cipher
 from surgetank.spool.folder import Estate, Folder, SegmentName
-from surgetank.spool.record import DamageError, Head, RecordHeader, VersionError
+from surgetank.spool.record import DamageError, Head, RecordHeader, VersionError, is_plausible
 from surgetank.spool.segment import SLOTS, Record, Segment
 
 # An open segment is sealed at this age (seconds), so that age limits have something to hold on to.
 SEGMENT_MAX_AGE: Final = 600.0
+# The system's clock has been set when it goes more than this (seconds) before or behind the monotonic one.
+CLOCK_TOLERANCE: Final = 60.0
 # A segment that the disk could not read is tried again after this long (seconds).
 READ_AGAIN: Final = 60.0
 
@@ -110,6 +112,8 @@ class Spool:
         self._is_given_up = False
         self._lost_bytes: dict[DropReason, int] = {}
         self._has_lost_ours = False
+        self._offset = self._folder.clock.now() - self._folder.clock.monotonic()
+        """The system's clock less the monotonic one, when what is stored was last dated (seconds)."""
 
     def append(self, batch: Batch) -> Record | None:
         """
@@ -156,7 +160,9 @@ class Spool:
         if segment is not None and (
             segment.is_full
             or segment.size + size > settings.segment_bytes
+            # By whichever clock: one stands still while the machine sleeps, the other may be set back.
             or folder.clock.now() - segment.head.created > SEGMENT_MAX_AGE
+            or segment.age(folder.clock.monotonic()) > SEGMENT_MAX_AGE
         ):
             self._roll(lane)
             segment = None
@@ -487,6 +493,7 @@ class Spool:
             except DamageError:
                 headless[name.lane].append(path)
                 continue
+            self._date(segment)
             self._folder.used_bytes += segment.size
             self._found(segment.pending_items, lost)
             self._note_missing(expected.get(name.lane), segment, is_lost=not headless[name.lane])
@@ -497,6 +504,25 @@ class Spool:
             self._settle(segment)
         for path in [path for paths in headless.values() for path in paths]:
             self._bury(estate, path)
+
+    def _date(self, segment: Segment) -> None:
+        """Judge how old an adopted segment is; as new, where the clock that dated it, or our own, must have been wrong."""
+        clock = self._folder.clock
+        now, created = clock.now(), segment.head.created
+        segment.adopted_at = clock.monotonic()
+        if is_plausible(created, now):
+            segment.age_then = max(0.0, now - created)
+        elif created < now:
+            # From now on it can be told, by whoever adopts it next, too.
+            self._write_date(segment, now)
+
+    def _write_date(self, segment: Segment, created: float) -> None:
+        try:
+            segment.date(created)
+        except OSError as error:
+            self._folder.failed(error)
+        if segment is not self._open.get(segment.head.lane):
+            segment.close()
 
     def _bury(self, estate: Estate, path: str) -> None:
         """Remove a file with neither head nor record: its maker died while making it, or everything in it was done."""
@@ -600,16 +626,28 @@ class Spool:
                 if self._folder.clock.monotonic() >= again_at:
                     del self._unreadable[segment]
                     segment.is_locked = False
+            self._keep_time(now)
             limit = self._folder.settings.max_age + SEGMENT_MAX_AGE
+            monotonic = self._folder.clock.monotonic()
             for line in self._line.values():
-                for segment in [each for each in line if self._age(each, now) > limit and not each.is_empty]:
+                for segment in [each for each in line if each.age(monotonic) > limit and not each.is_empty]:
                     self._discard(segment, DropReason.EXPIRED)
 
-    def _age(self, segment: Segment, now: float) -> float:
-        # A clock that is put right must not make what we have just written old; of what others left it is all we know.
-        if segment.born_at is None:
-            return now - segment.head.created
-        return self._folder.clock.monotonic() - segment.born_at
+    def _keep_time(self, now: float) -> None:
+        """
+        Date everything anew when the system's clock has been set.
+
+        Whoever adopts it goes by these dates. After the machine has slept this makes it younger than it is, which only keeps it longer.
+        """
+        monotonic = self._folder.clock.monotonic()
+        offset = now - monotonic
+        if abs(offset - self._offset) <= CLOCK_TOLERANCE:
+            return  # Drift adds up until it is worth while.
+        self._offset = offset
+        for line in self._line.values():
+            for segment in line:
+                self._write_date(segment, now - segment.age(monotonic))
+            line.sort(key=_age_key)
 
     def disown(self, estate: Estate) -> None:
         """Note that our folder is gone, which somebody has deleted under us; called with the lock held."""
@@ -738,6 +776,7 @@ class Spool:
     def close(self) -> None:
         """Seal what is open, so that whoever adopts it need not scan it; close the files."""
         with self._folder.saying, self._folder.lock:
+            self._keep_time(self._folder.clock.now())
             for lane in list(self._open):
                 self._roll(lane)
             for segment in list(self._homes):

@@ -14,7 +14,7 @@ from surgetank.model import Lane, Signal
 from surgetank.spool.filesystem import Filesystem
 from surgetank.spool.folder import SegmentName
 from surgetank.spool.inspect import Owner, Progress, UnbornError, backups, letters, look_into, no_progress, owners
-from surgetank.spool.record import DamageError, VersionError
+from surgetank.spool.record import DamageError, VersionError, is_plausible
 
 
 @dataclass(slots=True)
@@ -163,7 +163,9 @@ def _count(filesystem: Filesystem, owner: Owner, name: SegmentName, pile: Pile) 
         pile.pending_records += 1
         pile.pending_items += header.items
         pile.encrypted_records += bool(header.key_id)
-        pile.oldest = header.created if pile.oldest is None else min(pile.oldest, header.created)
+        # As the process itself tells it: a segment whose clock was put right is dated anew, its records are not.
+        sealed = header.created if is_plausible(header.created, seen.head.created) else seen.head.created
+        pile.oldest = sealed if pile.oldest is None else min(pile.oldest, sealed)
 
 
 def _count_letters(filesystem: Filesystem, found: Survey) -> None:

@@ -59,6 +59,10 @@ class ManualClock:
         self._monotonic += seconds
         self._now += seconds
 
+    def set(self, now: float) -> None:
+        """Set the system's clock, as NTP does: the seconds since the epoch, forwards or back."""
+        self._now = now
+
 
 def delivered(rejected: int = 0) -> Verdict:
     """Return the verdict of a 200, with `rejected` items of a partial success."""
