@@ -52,6 +52,10 @@ def say(logger: logging.Logger, level: int, message: str, *args: object, is_erro
         pass
 
 
+class TelemetryHandler(logging.Handler):
+    """What a handler of ours is derived from that makes telemetry of records."""
+
+
 class _LastResort(logging.Handler):
     """Writes warnings to standard error for as long as no handler but OpenTelemetry's is reachable."""
 
@@ -61,14 +65,19 @@ class _LastResort(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record, unless somebody else shows it, or was told not to (`NullHandler`)."""
         try:
-            others = (each for each in _reachable(logging.getLogger(record.name)) if each is not self)
-            if all(map(_makes_telemetry, others)) and sys.stderr is not None:
+            if sys.stderr is not None and not is_shown(record, but=self):
                 text = self.format(record)
                 sys.stderr.write(f"{'' if text.startswith(_PREFIX) else _PREFIX}{text}\n")
                 sys.stderr.flush()
         except Exception:
             # Standard error is closed, or somebody else's; nobody is left to be told.
             pass
+
+
+def is_shown(record: logging.LogRecord, *, but: logging.Handler) -> bool:
+    """Whether a handler that a person could read, other than this one, gets a record, or one is there to swallow it."""
+    others = (each for each in _reachable(logging.getLogger(record.name)) if each is not but)
+    return not all(map(makes_telemetry, others))
 
 
 def _reachable(logger: logging.Logger | None) -> Iterator[logging.Handler]:
@@ -78,9 +87,15 @@ def _reachable(logger: logging.Logger | None) -> Iterator[logging.Handler]:
         logger = logger.parent if logger.propagate else None
 
 
-def _makes_telemetry(handler: logging.Handler) -> bool:
-    """Whether a handler, or what it is derived from, is OpenTelemetry's; asked by name, because this module must not import it."""
-    return any(each.__module__.split(".")[0] == "opentelemetry" for each in type(handler).__mro__)
+def makes_telemetry(handler: logging.Handler) -> bool:
+    """
+    Whether a handler makes telemetry of records: ours, OpenTelemetry's, and what is derived from it.
+
+    Asked by name, because this module must not import it.
+    """
+    return isinstance(handler, TelemetryHandler) or any(
+        each.__module__.split(".")[0] == "opentelemetry" for each in type(handler).__mro__
+    )
 
 
 def _install() -> None:

@@ -13,7 +13,9 @@ from opentelemetry.sdk.resources import Resource
 
 from surgetank.arguments import TankSettings, check_names
 from surgetank.config import Environment
+from surgetank.config.environment import check_flag
 from surgetank.model import Signal
+from surgetank.otel.capture import capture_logging
 from surgetank.otel.providers import wire_logs, wire_metrics, wire_traces
 from surgetank.process import shared
 from surgetank.tank import Tank
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-def install(*, resource: Resource | None = None, **settings: Unpack[TankSettings]) -> Tank:
+def install(*, resource: Resource | None = None, logging: bool = False, **settings: Unpack[TankSettings]) -> Tank:
     """
     Make the process's tank and wire the global tracer, meter and logger providers to it.
 
@@ -36,6 +38,8 @@ def install(*, resource: Resource | None = None, **settings: Unpack[TankSettings
 
     Args:
         resource: For the providers that are made; default: the SDK's own, from `OTEL_RESOURCE_ATTRIBUTES` and detectors.
+        logging: Whether what is logged with the standard library's `logging` becomes telemetry, by OpenTelemetry's handler on
+            the root logger. Its level counts (WARNING, unless the application has set another). No second handler is added.
         settings: What `Tank` takes.
 
     Returns:
@@ -46,6 +50,7 @@ def install(*, resource: Resource | None = None, **settings: Unpack[TankSettings
         TypeError: There is no such argument.
     """
     check_names("install", settings, TankSettings)
+    check_flag("logging", logging)
     process = shared(settings)
     tank = process.tank
     environment = Environment()
@@ -55,8 +60,11 @@ def install(*, resource: Resource | None = None, **settings: Unpack[TankSettings
         wire_traces(tank.span_processor, resource)
     if _is_wanted(environment, "OTEL_METRICS_EXPORTER") and process.claim(Signal.METRICS):
         wire_metrics(tank.metric_reader, resource)
-    if _is_wanted(environment, "OTEL_LOGS_EXPORTER") and process.claim(Signal.LOGS):
-        wire_logs(tank.log_record_processor, resource)
+    if _is_wanted(environment, "OTEL_LOGS_EXPORTER"):
+        if process.claim(Signal.LOGS):
+            wire_logs(tank.log_record_processor, resource)
+        if logging:
+            capture_logging()
     return tank
 
 

@@ -6,11 +6,14 @@ Invariants: where a private name is gone, the fallback is the public behaviour, 
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
@@ -46,6 +49,7 @@ __all__ = [
     "grpc_parts",
     "http_parts",
     "is_registered",
+    "new_logging_handler",
     "prefer_as_exporter",
     "preferences",
     "real_meter",
@@ -106,6 +110,24 @@ def add_reader(provider: MeterProvider, reader: MetricReader) -> None:
 def real_meter(meter: Any) -> Any:
     """Return the meter that one made before the global provider was set stands in for since; None while there is none."""
     return getattr(meter, "_real_meter", None)
+
+
+def new_logging_handler() -> logging.Handler | None:
+    """Return OpenTelemetry's handler for `logging`, for the global logger provider; None where there is none any more."""
+    try:
+        with warnings.catch_warnings():
+            # The SDK's is deprecated in favour of one that is not installed with it.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from opentelemetry.sdk._logs import LoggingHandler
+
+            return LoggingHandler()
+    except ImportError:
+        try:
+            separate = import_module("opentelemetry.instrumentation.logging.handler")
+            handler: logging.Handler = separate.LoggingHandler()
+        except (ImportError, AttributeError):
+            return None
+        return handler
 
 
 def sdk_configurator() -> Any:
