@@ -46,3 +46,5 @@ def _memory_only(monkeypatch):
     """Tanks made by tests hold in memory only; those that have a spool say so, and where."""
     monkeypatch.setenv("SURGETANK_PERSISTENCE_ENABLED", "false")
     monkeypatch.setenv("SURGETANK_STATUS_ENABLED", "false")
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)

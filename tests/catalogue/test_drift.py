@@ -38,7 +38,7 @@ SAMPLES = {
     "headers": [("a=b", {"a": MASK}), ("c=d", {"c": MASK})],
     "timeout": [("3", 3.0), ("4", 4.0)],
     "compression": [("none", "none"), ("deflate", "deflate")],
-    "certificate_file": [(FILE, FILE), (FILE + "2", FILE + "2")],
+    "certificate_file": [(FILE + n, FILE + n) for n in ("", "2", "3", "4")],
     "client_key_file": [(FILE, FILE), (FILE + "2", FILE + "2")],
     "client_certificate_file": [(FILE, FILE), (FILE + "2", FILE + "2")],
     "insecure": [("true", True), ("false", False)],
@@ -87,7 +87,7 @@ SAMPLES = {
 @pytest.fixture
 def place(tmp_path):
     """Put real paths in the places of samples."""
-    for name in ("file", "file2"):
+    for name in ("file", "file2", "file3", "file4"):
         (tmp_path / name).write_text(KEY)
 
     def put(sample):

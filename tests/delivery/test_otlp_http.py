@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 import tracemalloc
@@ -29,10 +30,11 @@ from servers.loopback import Loopback
 from servers.proxy import Proxy
 from surgetank._version import __version__
 from surgetank.clock import SystemClock
-from surgetank.config import OutletConfig
+from surgetank.config import Environment, OutletConfig
+from surgetank.config.outlet import resolve_outlet
 from surgetank.delivery.otlp_http import REDIAL_AFTER, RESPONSE_MAX, HttpSender
 from surgetank.errors import ConfigError
-from surgetank.model import Outcome
+from surgetank.model import Outcome, Signal
 from surgetank.otlp.compression import compress
 
 # What a call may take beyond its time-out, on a busy machine (seconds).
@@ -1126,3 +1128,39 @@ def test_a_renewed_authority_is_seen_by_the_next_connection(opened, sender_for, 
     shutil.copy(authority.certificate_file, stranger.certificate_file)
 
     assert sender.send(batch(), 5.0).outcome is Outcome.DELIVERED
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_authorities_are_taken_from_where_requests_takes_them(opened, authority, monkeypatch, tmp_path, variable, kind):
+    """The stock exporters read these, and users have set what works with them."""
+    place = authority.certificate_file
+    if kind == "folder":
+        subprocess.run(["openssl", "version"], check=True, capture_output=True)
+        shutil.copy(authority.certificate_file, tmp_path / "ca.pem")
+        subprocess.run(["openssl", "rehash", str(tmp_path)], check=True, capture_output=True)
+        place = str(tmp_path)
+    server = opened(HttpServer(tls=authority.server_context()))
+    outlet = resolve_outlet(
+        Signal.SPANS,
+        Environment({variable: place, "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://{server.address}"}),
+        proxy="",
+    )
+    sender = opened(closing(HttpSender(outlet, SystemClock())))
+
+    assert sender.send(batch(), 5.0).outcome is Outcome.DELIVERED
+
+
+def test_an_authorities_variable_of_otlps_own_comes_first(authority, stranger, caplog):
+    """Then `REQUESTS_CA_BUNDLE`, then `CURL_CA_BUNDLE`; one that names nothing is passed over with a line."""
+    ours, theirs = authority.certificate_file, stranger.certificate_file
+
+    def chosen(**variables):
+        return resolve_outlet(Signal.SPANS, Environment(variables)).certificate_file
+
+    assert chosen(OTEL_EXPORTER_OTLP_CERTIFICATE=ours, REQUESTS_CA_BUNDLE=theirs) == ours
+    assert chosen(REQUESTS_CA_BUNDLE=ours, CURL_CA_BUNDLE=theirs) == ours
+    assert chosen(REQUESTS_CA_BUNDLE="/missing", CURL_CA_BUNDLE=theirs) == theirs
+    assert chosen(OTEL_EXPORTER_OTLP_PROTOCOL="grpc", REQUESTS_CA_BUNDLE=ours) is None
+    assert "REQUESTS_CA_BUNDLE" in caplog.text
+    caplog.clear()

@@ -54,7 +54,8 @@ def _default(setting: Setting) -> str:
 def _variables(kin: list[Setting]) -> str:
     """Return the variables in the order in which they count; those that differ in the signal's name alone stand together."""
     if kin[0].section == "outlet" and kin[0].variables[0].startswith(PREFIX):
-        return f"`{PREFIX}[TRACES_|METRICS_|LOGS_]{kin[0].variables[-1].removeprefix(PREFIX)}`"
+        others = "".join(f", `{name}`" for name in kin[0].variables[2:])
+        return f"`{PREFIX}[TRACES_|METRICS_|LOGS_]{kin[0].variables[1].removeprefix(PREFIX)}`{others}"
     if kin[0].section == "buffer":
         ours = "`SURGETANK_<SIGNAL>_" + kin[0].keyword.upper() + "`"
         theirs = [f"`{name}`" for each in kin for name in each.variables[1:]]

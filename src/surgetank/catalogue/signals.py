@@ -35,6 +35,7 @@ from surgetank.config.outlet import (
     TIMEOUT_RANGE,
     is_insecure,
 )
+from surgetank.config.tls import REQUESTS
 from surgetank.model import Signal
 
 # keyword: (unit, effect)
@@ -155,6 +156,7 @@ def _outlet(
     suffix: str = "",
     read: Callable[[Effective, Signal], Any] | None = None,
     default: Any = None,
+    others: tuple[str, ...] = (),
     **more: Any,
 ) -> Setting:
     name = suffix or keyword.upper()
@@ -162,7 +164,7 @@ def _outlet(
         section="outlet",
         keyword=keyword,
         signal=signal,
-        variables=(f"{PREFIX}{OTLP_INFIX[signal]}{name}", f"{PREFIX}{name}"),
+        variables=(f"{PREFIX}{OTLP_INFIX[signal]}{name}", f"{PREFIX}{name}", *others),
         default=default(signal) if callable(default) else default,
         read=lambda found: read(found, signal) if read else getattr(found.tank.outlets[signal], keyword),
         **more,
@@ -235,7 +237,8 @@ _OUTLETS: Final[Mapping[str, Callable[[str, Signal], Setting]]] = {
         suffix="CERTIFICATE",
         unit="PEM file",
         permitted="a file that exists",
-        effect="CAs to trust in place of the system's (gRPC: of its own list, or `GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`)",
+        others=REQUESTS,
+        effect="CAs to trust in place of the system's; `REQUESTS_CA_BUNDLE` and `CURL_CA_BUNDLE`, a file or a folder, count for HTTP only (gRPC: of its own list, or `GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`)",
     ),
     "client_key_file": partial(
         _outlet, suffix="CLIENT_KEY", unit="PEM file", permitted="a file that exists", effect="for mutual TLS"

@@ -150,6 +150,7 @@ def resolve_outlet(
         client_key_file=client_key_file,
         client_certificate_file=client_certificate_file,
         is_used=url.startswith("https:"),
+        is_http=protocol != "grpc",
     )
     return OutletConfig(
         url=url,

@@ -23,6 +23,10 @@ _KEYWORDS: Final = {
 }
 
 
+REQUESTS: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""What the stock HTTP exporters read, because `requests` does: CA certificates, in a file or in a folder as `c_rehash` makes it."""
+
+
 @dataclass(slots=True)
 class TlsFiles:
     """Paths of PEM files."""
@@ -40,6 +44,7 @@ def resolve_tls_files(
     client_key_file: str | None,
     client_certificate_file: str | None,
     is_used: bool,
+    is_http: bool = True,
 ) -> TlsFiles:
     """
     Return the files that keywords and variables name.
@@ -51,6 +56,7 @@ def resolve_tls_files(
         client_key_file: The keyword.
         client_certificate_file: The keyword.
         is_used: Whether the endpoint speaks TLS, so that what is in them matters.
+        is_http: Whether the variables that `requests` reads count, after OTLP's own.
 
     Raises:
         ConfigError: A keyword names no file.
@@ -72,9 +78,20 @@ def resolve_tls_files(
             if found[name] is not None:
                 said_by[name] = variable
                 break
+    for variable in REQUESTS if is_http else ():
+        if found["CERTIFICATE"] is None:
+            found["CERTIFICATE"] = environment.read(
+                variable, _bundle_of(variable), "the path of a file or folder that exists"
+            )
+            said_by["CERTIFICATE"] = variable
     if is_used:
         _pass_over_useless(found, said_by, environment)
     return TlsFiles(found["CERTIFICATE"], found["CLIENT_KEY"], found["CLIENT_CERTIFICATE"])
+
+
+def locations(path: str | None) -> tuple[str | None, str | None]:
+    """Return CA certificates as `ssl` takes them: the file, or the folder, that they are in."""
+    return (None, path) if path is not None and os.path.isdir(path) else (path, None)
 
 
 def check_authorities(name: str, path: str) -> None:
@@ -87,7 +104,7 @@ def check_authorities(name: str, path: str) -> None:
     import ssl  # What has no such file need not wait for this.
 
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(*locations(path))
     except (OSError, ValueError):
         raise ConfigError(name, path, "CA certificates in PEM form") from None
 
@@ -145,6 +162,10 @@ def _pass_over(
 
 def _existing_of(name: str) -> Callable[[str], str]:
     return lambda path: _existing(name, path)
+
+
+def _bundle_of(name: str) -> Callable[[str], str]:
+    return lambda path: path if os.path.isdir(path) else _existing(name, path)
 
 
 def _existing(name: str, path: object) -> str:

@@ -33,6 +33,7 @@ from urllib3.util import Timeout, Url, parse_url
 
 from surgetank.config import OutletConfig
 from surgetank.config.environment import say_once
+from surgetank.config.tls import locations
 from surgetank.delivery import verdicts
 from surgetank.delivery.credentials import BATCH_ID_HEADER, USER_AGENT, basic, check_tls_files
 from surgetank.delivery.line import Line, pool_classes
@@ -191,9 +192,11 @@ class HttpSender:
         outlet = self._outlet
         options: dict[str, Any] = {"num_pools": 1, "maxsize": 1}
         if self._url.startswith("https:"):
+            file, folder = locations(outlet.certificate_file)
             options |= {
                 "cert_reqs": "CERT_REQUIRED",
-                "ca_certs": outlet.certificate_file,
+                "ca_certs": file,
+                "ca_cert_dir": folder,
                 "cert_file": outlet.client_certificate_file,
                 "key_file": outlet.client_key_file,
             }

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from surgetank import clock
 from surgetank.config import OutletConfig
+from surgetank.config.tls import locations
 from surgetank.doctor.finding import Finding, failed, ok, warning
 
 _DAY: Final = 86_400.0
@@ -110,7 +111,8 @@ def _connected(addresses: Sequence[tuple[Any, ...]], timeout: float) -> socket.s
 
 
 def _check_tls(name: str, sock: socket.socket, outlet: OutletConfig, host: str, seconds: float) -> Iterator[Finding]:
-    context = ssl.create_default_context(cafile=outlet.certificate_file)
+    file, folder = locations(outlet.certificate_file)
+    context = ssl.create_default_context(cafile=file, capath=folder)
     try:
         if outlet.client_certificate_file is not None:
             context.load_cert_chain(outlet.client_certificate_file, outlet.client_key_file, password=lambda: "")
@@ -149,7 +151,8 @@ def speaks_http2(outlet: OutletConfig, timeout: float) -> bool:
         sock = socket.create_connection((host, port), timeout)
         with sock:
             if scheme == "https":
-                context = ssl.create_default_context(cafile=outlet.certificate_file)
+                file, folder = locations(outlet.certificate_file)
+                context = ssl.create_default_context(cafile=file, capath=folder)
                 context.set_alpn_protocols(["h2"])
                 sock = context.wrap_socket(sock, server_hostname=host)
             sock.sendall(_PREFACE)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from surgetank.config import Compression, OutletConfig
+from surgetank.config.tls import REQUESTS
 from surgetank.frozen import FrozenDict
 from surgetank.otel.shim import HttpParts, RequestLimits, grpc_parts, http_parts, request_limits
 
@@ -33,7 +34,6 @@ _OWN_HEADERS: Final = ("content-type", "content-encoding", "content-length", "tr
 _LIBRARY_HEADERS: Final = ("accept", "accept-encoding", "connection", "user-agent")
 _SDK_USER_AGENT: Final = "OTel-OTLP-Exporter-Python/"
 # Where `requests` looks for CA certificates when it was told of none.
-_CA_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 # What sends with a session; others may do anything.
@@ -192,7 +192,9 @@ def _certificate_file(parts: HttpParts) -> str | None:
         raise NotCopiableError("certificates that are not verified")
     path = parts.verify if isinstance(parts.verify, str) else None
     if path is None:
-        path = next((os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), None)
+        path = next((os.environ[name] for name in REQUESTS if os.environ.get(name)), None)
+        if path is not None and os.path.isdir(path):
+            return path
     return _checked_file(path)
 
 
