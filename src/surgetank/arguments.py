@@ -8,20 +8,18 @@ that are ours (`tests/faults/test_wrong_arguments.py`, `tests/catalogue`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import Any, Final, TypedDict
 
 from surgetank.config import BufferConfig, Compression, Environment, OutletConfig, Protocol, Timing
 from surgetank.config.limits import OWN_PARSERS
 from surgetank.config.timing import TIMING_RANGES
+from surgetank.memory.reading import Probe
 from surgetank.memory.settings import RANGES as MEMORY_RANGES
 from surgetank.memory.settings import MemoryConfig
 from surgetank.model import Clock, Sender, Signal
+from surgetank.spool.filesystem import Filesystem
 from surgetank.spool.settings import RANGES as SPOOL_RANGES
 from surgetank.spool.settings import SpoolConfig
-
-if TYPE_CHECKING:
-    from surgetank.memory.reading import Probe
-    from surgetank.spool.filesystem import Filesystem
 
 
 class CommonSettings(TypedDict, total=False):

@@ -189,3 +189,6 @@ def test_a_variable_that_nobody_reads_is_named_once(monkeypatch, caplog):
 def test_every_argument_has_a_type_that_can_be_resolved():
     """For tools that read annotations while the program runs."""
     assert get_type_hints(Tank.__init__)["endpoint"] == (str | None)
+    assert get_type_hints(TankSettings) == {
+        name: hint for name, hint in get_type_hints(Tank.__init__).items() if name != "return"
+    }
