@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.sdk.metrics.export import MetricExporter
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from surgetank.arguments import DropInSettings
@@ -164,6 +164,13 @@ class PeriodicExportingMetricReader(TankMetricReader):
             cardinality_limits=cardinality_limits,
         )
         self.tank.adopt(self)
+
+    def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> None:
+        """Take a collection; deliver one that somebody asked for by `collect` before that returns, as the SDK's reader does."""
+        super()._receive_metrics(metrics_data, timeout_millis, **kwargs)
+        if not self.is_collecting_itself:
+            # By the time-out, or later: `force_flush` tells the two apart.
+            self.tank.flush_door(timeout_millis)
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Collect now and deliver; return by the time-out, True only if everything was delivered or is safe on disk."""

@@ -143,6 +143,9 @@ class OneSignalTank(Tank):
         make_sender: Callable[[OutletConfig, Clock], Sender],
     ) -> Pipeline:
         make = make_sender if codec.signal is self._signal else _no_sender
+        if self._is_driven and is_critical is None:
+            # One lane: consoles and files show records in the order in which they came.
+            is_critical = _nothing
         most = self._max_request_bytes
         if most is None:
             return super()._make_pipeline(codec, is_critical, make)
@@ -164,7 +167,12 @@ class OneSignalTank(Tank):
 
     def _drive(self, clock: Clock, attempts: int) -> Sender:
         self._driven = ExporterSender(
-            self._exporter, self._signal, clock, attempts=attempts, is_threaded=self._is_threaded
+            self._exporter,
+            self._signal,
+            clock,
+            attempts=attempts,
+            is_threaded=self._is_threaded,
+            is_ending=lambda: self.pipeline.is_shut_down,
         )
         return self._driven
 
@@ -201,6 +209,10 @@ class _SharedDeadline:
 
 
 _shared: Final = _SharedDeadline()
+
+
+def _nothing(_: Any) -> bool:
+    return False
 
 
 class _Limited:

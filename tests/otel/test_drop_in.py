@@ -949,3 +949,132 @@ def test_our_drop_ins_are_silent_about_exporters_that_nobody_expects_to_be_read(
         made(BatchSpanProcessor(ConsoleSpanExporter(out=io.StringIO())))
 
     assert all("started:" in record.getMessage() for record in caplog.records)
+
+
+# The SDK's contract for exporters.
+
+
+class Retrying(SpanExporter):
+    """Goes on trying until it is shut down, as the OTLP exporters do; it sends at the end of its wait."""
+
+    def __init__(self, answer=SpanExportResult.FAILURE, *, obeys=True):
+        self.began, self.is_told = threading.Event(), threading.Event()
+        self.answer, self.obeys = answer, obeys
+        self.sent = []
+        self.release = threading.Event()
+
+    def export(self, spans):
+        self.began.set()
+        if self.obeys:
+            if self.is_told.wait(20):
+                if self.answer is SpanExportResult.SUCCESS:
+                    self.sent += spans
+                return self.answer
+        else:
+            self.release.wait(20)
+        self.sent += spans
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self):
+        self.is_told.set()
+
+    def force_flush(self, timeout_millis=30_000):
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", list(SpanExportResult))
+def test_shutdown_interrupts_an_export_under_way_and_its_result_counts(answer):
+    """Nothing is counted as dropped that is sent afterwards, or the other way round."""
+    exporter = Retrying(answer)
+    processor = BatchSpanProcessor(exporter, shutdown_timeout=0.3, schedule_delay_millis=1, handle_sigterm=False)
+    tracer(processor).start_span("x").end()
+    assert exporter.began.wait(10)
+    began = time.monotonic()
+    processor.shutdown()
+
+    assert time.monotonic() - began < 3
+    assert exporter.is_told.is_set()
+    stats = processor.tank.stats().spans
+    assert (stats.delivered, len(exporter.sent)) == ((1, 1) if answer is SpanExportResult.SUCCESS else (0, 0))
+    assert stats.dropped.get("shutdown", 0) == 1 - stats.delivered
+
+
+@pytest.mark.slow
+def test_an_export_that_nothing_interrupts_does_not_hold_up_a_shutdown():
+    """Its items are given up, for nobody knows; the exporter is shut down once."""
+    exporter = Retrying(obeys=False)
+    processor = BatchSpanProcessor(exporter, shutdown_timeout=0.3, schedule_delay_millis=1, handle_sigterm=False)
+    tracer(processor).start_span("x").end()
+    try:
+        assert exporter.began.wait(10)
+        began = time.monotonic()
+        processor.shutdown()
+        assert time.monotonic() - began < 3
+        assert exporter.is_told.is_set()
+        assert processor.tank.stats().spans.dropped["shutdown"] == 1
+    finally:
+        exporter.release.set()
+
+
+def test_an_overdue_export_does_not_shut_the_exporter_down(made):
+    """Only the end does: the next batch is to be exported."""
+    exporter = Retrying()
+    sender = ExporterSender(exporter, Signal.SPANS, ManualClock())
+    sender._running = sender._call(lambda: exporter.export([]))
+    assert exporter.began.wait(10)
+    sender.abort()
+
+    assert not exporter.is_told.is_set()
+    exporter.is_told.set()
+    sender.close()
+
+
+@pytest.mark.parametrize("order", ["ewew", "wwee", "eeww"])
+def test_a_console_shows_records_in_the_order_in_which_they_were_logged(made, order):
+    """An error does not overtake, as it would on its way to a collector."""
+    stream = io.StringIO()
+    exporter = sdk_logs.ConsoleLogRecordExporter(out=stream, formatter=lambda record: f"{record.log_record.body}\n")
+    processor = made(stepped(BatchLogRecordProcessor, exporter))
+    log = logger(processor)
+    severities = {"e": SeverityNumber.ERROR, "w": SeverityNumber.WARN}
+    for number, letter in enumerate(order):
+        log.emit(LogRecord(observed_timestamp=1, body=str(number), severity_number=severities[letter]))
+    assert processor.force_flush()
+
+    assert stream.getvalue().split() == list("0123")
+
+
+def test_a_lane_that_was_asked_for_is_kept(made):
+    """Whoever says what is critical wants it first."""
+    exporter = InMemorySpanExporter()
+    processor = made(stepped(BatchSpanProcessor, exporter, is_critical=lambda span: span.name == "b"))
+    for name in "ab":
+        tracer(processor).start_span(name).end()
+    assert processor.force_flush()
+
+    assert [span.name for span in exporter.get_finished_spans()] == ["b", "a"]
+
+
+def test_a_collection_is_exported_before_it_returns(made):
+    """As by the SDK's reader."""
+    exporter = InMemoryMetricExporter()
+    reader = made(PeriodicExportingMetricReader(exporter, math.inf, handle_sigterm=False))
+    meter(reader).create_counter("c").add(1)
+    reader.collect()
+
+    assert len(exporter.collections) == 1
+
+
+@pytest.mark.slow
+def test_a_collection_that_cannot_be_exported_returns_by_its_time_out(made):
+    """And the reader's own collections wait for nobody."""
+    reader = PeriodicExportingMetricReader(
+        OTLPMetricExporter("http://127.0.0.1:9/v1/metrics"), 50, handle_sigterm=False, shutdown_timeout=0.3
+    )
+    meter(reader).create_counter("c").add(1)
+    began = time.monotonic()
+    reader.collect(timeout_millis=300)
+    assert time.monotonic() - began < 2
+    reader.shutdown()
+    assert time.monotonic() - began < 4

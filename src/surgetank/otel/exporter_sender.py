@@ -2,7 +2,7 @@
 
 Owns: the exporter, the thread that calls it, and how often each batch has failed.
 Threads: `send` by one thread at a time; `abort` from any; `flush` by whoever flushes; `abandon` in a forked child.
-Invariants: the exporter is never called twice at once; a call that was not waited for to its end has its result
+Invariants: the exporter is never called twice at once, but for its `shutdown`, which ends an `export` under way; a call that was not waited for to its end has its result
 remembered, so that a batch that arrived after all is not sent again; nothing that an exporter raises gets out.
 
 A FAILURE says nothing about why. So a batch is tried again, with the usual backoff and breaker, and given up as a whole
@@ -37,6 +37,8 @@ _REMEMBERED_MAX: Final = 256
 _CLOSE_WAIT: Final = 1.0
 # … and when it is.
 _CLOSE_WAIT_BUSY: Final = 0.1
+# How long a call that has been interrupted is waited for (seconds), so that what came of it is known when the books are closed.
+_INTERRUPTED_WAIT: Final = 0.15
 
 _DECODERS: Final[dict[Signal, Callable[[bytes], Any]]] = {
     Signal.SPANS: objects.spans,
@@ -83,16 +85,25 @@ class ExporterSender:
         clock: Time.
         attempts: Failures after which a batch may be given up.
         is_threaded: False: everything happens on the caller's thread, and no deadline is kept.
+        is_ending: Whether there will be no further `send`, so that `abort` may shut the exporter down.
     """
 
     def __init__(
-        self, exporter: Any, signal: Signal, clock: Clock, *, attempts: int = ATTEMPTS, is_threaded: bool = True
+        self,
+        exporter: Any,
+        signal: Signal,
+        clock: Clock,
+        *,
+        attempts: int = ATTEMPTS,
+        is_threaded: bool = True,
+        is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
         self._exporter = exporter
         self._signal = signal
         self._clock = clock
         self._attempts = attempts
         self._is_threaded = is_threaded
+        self._is_ending = is_ending
         self._is_closed = False
         self.abandon()
 
@@ -100,6 +111,8 @@ class ExporterSender:
         """Forget the parent's thread and its calls."""
         self._jobs: SimpleQueue[_Call | None] | None = None
         self._running: _Call | None = None
+        self._ending: _Call | None = None
+        """The call of `shutdown` that interrupts another one."""
         self._results: dict[str, Verdict] = {}
         self._failures: dict[str, tuple[int, float]] = {}
         self._start_lock = threads.new_lock()
@@ -117,16 +130,40 @@ class ExporterSender:
         except ValueError as error:
             return Verdict(outcome=Outcome.REJECTED, cause="undecodable", message=str(error)[:200])
         call = self._running = self._call(lambda: self._export(items, timeout), batch.id)
-        if not call.wait(deadline - self._clock.monotonic()):
+        has_ended = call.wait(deadline - self._clock.monotonic())
+        if not has_ended and self._ending is not None:
+            has_ended = call.wait(_INTERRUPTED_WAIT)
+        if not has_ended:
             return _unanswered()
         self._running = None
         return self._judge(call)
 
     def abort(self) -> None:
-        """Let a `send` that is under way return. The exporter cannot be interrupted; it ends its call in its own time."""
+        """
+        Let a `send` that is under way return.
+
+        Only its `shutdown` can interrupt an exporter, and ends it for good. So that is called at the end, as the SDK's processors
+        do: what comes of the export is then known, or soon. Before, the exporter ends its call in its own time.
+        """
         running = self._running
-        if running is not None:
-            running.bell.ring()
+        if running is None:
+            return
+        if self._is_ending():
+            self._interrupt()
+        running.bell.ring()
+
+    def _interrupt(self) -> None:
+        """Shut the exporter down while another call is under way, on a thread of its own: it may wait for that call."""
+        shutdown = getattr(self._exporter, "shutdown", None)
+        if shutdown is None or self._is_closed:
+            return
+        self._is_closed = True
+        call = self._ending = _Call(lambda: _timed(shutdown, _CLOSE_WAIT_BUSY))
+        try:
+            threads.start(lambda: _run_one(call), f"surgetank-{self._signal.value}-exporter-end")
+        except RuntimeError:
+            # Nobody can interrupt it: `close` shuts it down, in its turn.
+            self._ending, self._is_closed = None, False
 
     def flush(self, timeout: float) -> bool:
         """Pass a flush on to the exporter; False if it said so or did not end in time."""
@@ -147,6 +184,8 @@ class ExporterSender:
             call = self._call(lambda: _timed(shutdown, wait))
             if call.wait(wait) and call.error is not None:
                 _logger.warning("shutting down %s failed: %s", _name(self._exporter), call.error)
+        elif self._ending is not None and self._ending.wait(_CLOSE_WAIT_BUSY) and self._ending.error is not None:
+            _logger.warning("shutting down %s failed: %s", _name(self._exporter), self._ending.error)
         if self._jobs is not None:
             self._jobs.put(None)
             self._jobs = None
@@ -226,6 +265,11 @@ def _run(jobs: SimpleQueue[_Call | None]) -> None:
     with own_work(suppressed):
         while (call := jobs.get()) is not None:
             call.run()
+
+
+def _run_one(call: _Call) -> None:
+    with own_work(suppressed):
+        call.run()
 
 
 def _unanswered() -> Verdict:

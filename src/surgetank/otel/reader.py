@@ -84,6 +84,8 @@ class TankMetricReader(MetricReader):
         self._is_shut_down = False
         self._has_collected_last = True
         self._collect_lock = threads.new_lock()
+        self._collector = 0
+        """The thread that holds the lock, while it collects."""
         # Two threads may fork at the same time, and only one of them holds the lock.
         self._forking: set[int] = set()
         # Not one of our own threads in the sense of `own_work`: it runs the application's callbacks.
@@ -168,6 +170,7 @@ class TankMetricReader(MetricReader):
     def after_fork_in_child(self) -> None:
         """Start anew: measurements from zero, a thread of our own."""
         self._collect_lock = threads.new_lock()
+        self._collector = 0
         self._forking.clear()
         renew_after_fork(self)
         self._ticker.reset()
@@ -212,14 +215,21 @@ class TankMetricReader(MetricReader):
             # Another collection hangs, or a process is being forked.
             return False
         try:
+            self._collector = threads.get_ident()
             self.collect(timeout_millis=timeout * 1000)
         except Exception:
             # The user's callback, or the SDK's own time-out; the next collection is a new chance.
             say(_logger, logging.WARNING, "a metric collection failed", is_error=True)
             return False
         finally:
+            self._collector = 0
             self._collect_lock.release()
         return True
+
+    @property
+    def is_collecting_itself(self) -> bool:
+        """Whether the calling thread is in a collection of the reader's own, and not in one that somebody asked for by `collect`."""
+        return self._collector == threads.get_ident()
 
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> None:
         self._collection += 1
