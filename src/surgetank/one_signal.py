@@ -288,7 +288,7 @@ def _spool(signal: Signal, outlet: OutletConfig, given: SpoolConfig | None, *, i
     Processes that share a folder send what the dead among them have left, so a folder must say where its batches go.
     """
     environment = Environment()
-    # One that all users share is refused here, for a folder inside it would not be taken for one.
+    # In one that all users share it is a folder of our own: what is inside that would not be taken for one.
     base = named_folder(given, environment)
     if base is not None:
         name = f"{signal.value}-{outlet.url.partition(':')[2]}" if is_driven else signal.value

@@ -232,6 +232,7 @@ def folder_findings(monkeypatch, path, **variables):
 def test_a_folder_that_is_open_to_others_is_no_spool(monkeypatch, tmp_path):
     """As the tank itself has it."""
     tmp_path.chmod(0o755)
+    (tmp_path / "other").touch()
     found = folder_findings(monkeypatch, tmp_path)
     assert found[0].state is State.FAILED
     assert "open to others" in found[0].text
@@ -433,6 +434,7 @@ def test_the_forecast_is_printed_with_what_would_be_enough(monkeypatch):
 def test_a_spool_that_cannot_be_written_holds_nothing(monkeypatch, tmp_path):
     """The forecast does not count on it."""
     tmp_path.chmod(0o755)
+    (tmp_path / "other").touch()
     monkeypatch.setenv("SURGETANK_SPOOL_DIR", str(tmp_path))
     _, _, found = examined("--no-send", "--rate", "spans=100", "--outage", "1h")
     assert found["forecast"]["signals"]["spans"]["lasts_seconds"]["spool"] == 0

@@ -346,6 +346,34 @@ def test_a_folder_that_others_can_enter_is_refused(real, mode):
     assert refused.value.strerror == f"it is open to other users, mode {mode:04o}; 0700 is needed"
 
 
+@pytest.mark.parametrize("mode", [0o2770, 0o755])
+def test_a_folder_of_ours_is_closed_to_others(real, mode):
+    """Once; not one of all users, nor what is no folder."""
+    os.mkdir(real.path("open"))
+    os.chmod(real.path("open"), mode)
+    os.symlink(real.path("open"), real.path("link"))
+    real.file("file").close()
+
+    for name in ("link", "file"):
+        with pytest.raises(NotADirectoryError):
+            real.filesystem.close_to_others(real.path(name))
+    assert real.filesystem.close_to_others(real.path("open"))
+    assert not real.filesystem.close_to_others(real.path("open"))
+    assert stat.S_IMODE(os.stat(real.path("open")).st_mode) == 0o700
+    os.chmod(real.path("open"), 0o1777)
+    assert not real.filesystem.close_to_others(real.path("open"))
+
+
+def test_a_folder_of_another_user_is_not_closed(real, monkeypatch):
+    """It is theirs."""
+    os.mkdir(real.path("open"))
+    os.chmod(real.path("open"), 0o755)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+
+    assert not real.filesystem.close_to_others(real.path("open"))
+    assert stat.S_IMODE(os.stat(real.path("open")).st_mode) == 0o755
+
+
 def test_a_folder_of_another_user_is_refused(real, monkeypatch):
     """Even if it is closed to others."""
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)

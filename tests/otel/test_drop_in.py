@@ -5,6 +5,7 @@ import inspect
 import io
 import logging
 import math
+import os
 import threading
 import time
 
@@ -793,11 +794,13 @@ def test_without_a_folder_a_driven_exporter_has_no_spool(made):
         BatchSpanProcessor(InMemorySpanExporter(), spool=SpoolConfig(max_mb=10))
 
 
-def test_a_folder_that_all_users_share_is_refused(tmp_path):
-    """Also when it is only the folder around ours."""
+def test_in_a_folder_that_all_users_share_it_is_one_of_our_own(made, tmp_path):
+    """Also when that is only the folder around ours."""
     tmp_path.chmod(0o1777)
-    with pytest.raises(surgetank.ConfigError, match="share"):
-        BatchSpanProcessor(InMemorySpanExporter(), spool=SpoolConfig(dir=tmp_path))
+    spool = SpoolConfig(dir=tmp_path, reserve_mb=0)
+    processor = made(stepped(BatchSpanProcessor, InMemorySpanExporter(), spool=spool, persistence_enabled=True))
+
+    assert processor.tank._disk.settings.path.startswith(f"{tmp_path}/surgetank-spool-{os.geteuid()}/spans")
 
 
 def test_exports_run_under_instrumentation_suppression(made):

@@ -142,21 +142,19 @@ def test_a_spool_has_room_for_several_segments(megabytes):
     assert found.segment_bytes <= 4 * MEBIBYTE
 
 
-def test_a_folder_that_all_users_share_is_refused(tmp_path):
-    """Whatever lies there can be planted and read by everybody; a folder of one's own below it is accepted."""
+def test_in_a_folder_that_all_users_share_it_is_one_of_our_own(tmp_path):
+    """What lies in the shared one can be planted and read by everybody; a folder of one's own below it is used as it is."""
     shared = tmp_path / "tmp"
     shared.mkdir()
     shared.chmod(0o1777)
     link = tmp_path / "link"
     link.symlink_to(shared)
+    own = f"surgetank-spool-{os.geteuid()}"
 
-    for path in (str(shared), f"{shared}/", f"{shared}/.", shared, str(link)):
-        with pytest.raises(ConfigError) as caught:
-            resolved(SpoolConfig(dir=path))
-        assert caught.value.field == "spool.dir"
-        assert caught.value.value == os.fspath(path)
-        assert "of your own" in caught.value.permitted
-    assert resolved(dir=str(shared)) == resolved()
+    for path in (str(shared), f"{shared}/", f"{shared}/.", shared):
+        assert resolved(SpoolConfig(dir=path)).path == str(shared / own)
+    assert resolved(SpoolConfig(dir=str(link))).path == str(link / own)
+    assert resolved(dir=str(shared)).path == str(shared / own)
     assert resolved(SpoolConfig(dir=shared / "app")).path == str(shared / "app")
 
 
@@ -165,8 +163,7 @@ def test_a_folder_that_all_users_share_is_refused(tmp_path):
 )
 def test_tmp_is_such_a_folder():
     """The one that everybody tries first."""
-    with pytest.raises(ConfigError):
-        resolved(SpoolConfig(dir="/tmp"))
+    assert resolved(SpoolConfig(dir="/tmp")).path == f"/tmp/surgetank-spool-{os.geteuid()}"
 
 
 def test_a_relative_folder_is_made_absolute():

@@ -171,8 +171,8 @@ def spool() -> Iterator[Setting]:
         read=lambda found: found.spool.path,
         permitted="a folder of your own",
         effect="by default a folder per destination below `$XDG_STATE_HOME/surgetank` or `~/.local/state/surgetank`; made with mode 0700. "
-        "Processes that share it adopt each other's orphans. Missing, read-only, full or open to others: memory only, one warning, "
-        "tried again every 5 s. A folder that all users share (`/tmp`) is refused",
+        "Processes that share it adopt each other's orphans. Missing, read-only, full, or open to others: memory only, one warning, "
+        "tried again every 5 s. In one that others write to as well (`/tmp`, a mounted volume) it is `surgetank-spool-<user id>`",
     )
     for keyword, (unit, effect) in _SPOOL.items():
         low, high, default = SPOOL_RANGES[keyword]

@@ -18,7 +18,7 @@ from surgetank.doctor.finding import Finding, failed, ok, warning
 from surgetank.errors import SurgetankError
 from surgetank.sizing import Disk
 from surgetank.spool.filesystem import HAS_LOCKS, OsFilesystem
-from surgetank.spool.settings import is_homeless
+from surgetank.spool.settings import is_homeless, is_to_be_closed
 from surgetank.spool.survey import Survey, survey
 
 SPOOL: Final = "spool"
@@ -95,7 +95,9 @@ def existing(path: str) -> str:
 
 def _folder(path: str, effective: Effective) -> Iterator[Finding]:
     trouble = folder_trouble(path)
-    if trouble:
+    if trouble and is_to_be_closed(path):
+        yield warning(SPOOL, f"{path} {trouble[0]}; the next process that stores there closes it.", trouble[1])
+    elif trouble:
         yield failed(SPOOL, f"{path} {trouble[0]}: telemetry is held in memory only.", trouble[1])
         return
     try:

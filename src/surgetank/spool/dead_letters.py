@@ -69,8 +69,8 @@ class DeadLetters:
             # The time first, so that the oldest sort first.
             name = f"{int(now * 1000):015d}-{os.getpid()}-{_in_a_name(batch.id)}{LETTER_SUFFIX}"
             try:
-                folder.filesystem.make_folder(folder.path)
-                folder.filesystem.make_folder(self._path)
+                folder.make_private(folder.path)
+                folder.make_private(self._path)
                 self._make_room(limit - len(data))
                 self._write(os.path.join(self._path, name), data)
             except FileExistsError:

@@ -22,6 +22,7 @@ HAS_LOCKS: Final = fcntl is not None
 
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
+_FOLDER_FLAGS: Final = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _FLAGS: Final = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 # Whoever only reads may come upon a pipe that somebody has planted, and shall not wait until it is written to.
 _READ_FLAGS: Final = (
@@ -80,6 +81,9 @@ class Filesystem(Protocol):
 
     def make_folder(self, path: str) -> None:
         """Make a folder, and what is missing above it; accept one that is there if it is ours and closed to others. Raises OSError."""
+
+    def close_to_others(self, path: str) -> bool:
+        """Give a folder that others can enter mode 0700, if it is ours and no temporary one of all users; return whether that was done. Raises OSError."""
 
     def names(self, path: str) -> list[str]:
         """Return the names in a folder, in any order. Raises OSError."""
@@ -237,6 +241,19 @@ class OsFilesystem:
         if stat.S_IMODE(found.st_mode) & 0o077:
             mode = stat.S_IMODE(found.st_mode)
             raise PermissionError(errno.EACCES, f"it is open to other users, mode {mode:04o}; 0700 is needed", path)
+
+    def close_to_others(self, path: str) -> bool:
+        """Change the mode of what was opened and looked at, whatever has its name by then."""
+        descriptor = os.open(path, os.O_RDONLY | _FOLDER_FLAGS)
+        try:
+            found = os.fstat(descriptor)
+            is_ours = found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX
+            if not is_ours or not stat.S_IMODE(found.st_mode) & 0o077:
+                return False
+            os.fchmod(descriptor, _FOLDER_MODE)
+        finally:
+            os.close(descriptor)
+        return True
 
     def names(self, path: str) -> list[str]:
         """List it."""

@@ -29,7 +29,7 @@ from surgetank import threads
 from surgetank.lines import say
 from surgetank.model import Clock, Lane, Signal
 from surgetank.spool.filesystem import File, Filesystem
-from surgetank.spool.settings import SpoolSettings
+from surgetank.spool.settings import OUR_NAMES, PRIVATE_PREFIX, SpoolSettings
 
 _logger: Final = logging.getLogger("surgetank.spool")
 
@@ -359,7 +359,7 @@ class Folder:
         """Make the folder that all share, with names that survive the loss of power if what is in it must. Raises OSError."""
         filesystem, path = self.filesystem, PurePath(self.path)
         if not self.settings.is_synced:
-            filesystem.make_folder(self.path)
+            self.make_private(self.path)
             return
         parents = [path.parent]
         for each in (path, *path.parents[:-1]):
@@ -369,7 +369,7 @@ class Folder:
             except FileNotFoundError:
                 parents.append(each.parent)
         is_new = len(parents) > 1
-        filesystem.make_folder(self.path)
+        self.make_private(self.path)
         for parent in dict.fromkeys(parents):
             try:
                 filesystem.sync_folder(str(parent))
@@ -377,6 +377,35 @@ class Folder:
                 # What was there before may be in a folder that we cannot open, and is safe but for the blink of an eye.
                 if is_new:
                     raise
+
+    def make_private(self, path: str) -> None:
+        """
+        Make a folder of the spool's that nobody else can enter.
+
+        One that is ours and has become open is closed again, as long as nothing is in it but what is ours: Kubernetes gives a whole
+        volume to its `fsGroup` each time that it is mounted.
+
+        Raises:
+            OSError: It cannot be made, or others can enter it.
+        """
+        for above in PurePath(path).parents:
+            if above.name.startswith(PRIVATE_PREFIX):
+                self._close(str(above))
+        self._close(path)
+
+    def _close(self, path: str) -> None:
+        try:
+            self.filesystem.make_folder(path)
+        except PermissionError:
+            # The others are inside it, or only ours by their names.
+            ours = OUR_NAMES if path == self.path else ("",)
+            has_others = not all(name.startswith(ours) for name in self.filesystem.names(path))
+            if has_others or not self.filesystem.close_to_others(path):
+                raise
+            self.filesystem.make_folder(path)
+            self.say(
+                logging.WARNING, f"the spool at {path} was open to other users; it is closed to them again (mode 0700)"
+            )
 
     def _check_own(self) -> None:
         """Begin a new folder if ours has been deleted under us; what was in it and not in memory is lost, and counted."""

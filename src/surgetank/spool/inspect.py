@@ -28,7 +28,7 @@ from surgetank.spool.record import (
     read_slot,
 )
 from surgetank.spool.scan import Scan, guess_head, read_acks, scan
-from surgetank.spool.settings import state_folder
+from surgetank.spool.settings import private_folder, state_folder
 
 BACKUP_PREFIX: Final = "backup-"
 
@@ -90,7 +90,8 @@ def spool_folders(filesystem: Filesystem, environment: Environment, given: str |
     """Return the spools that a command is about: the one that was given, or that the environment names, or all default ones."""
     chosen = given or environment.text("SURGETANK_SPOOL_DIR")
     if chosen is not None:
-        return [os.path.abspath(chosen)]
+        path = os.path.abspath(os.path.expanduser(chosen))
+        return [path if is_spool(filesystem, path) else private_folder(path)]
     above = state_folder(environment)
     try:
         names = filesystem.names(above)

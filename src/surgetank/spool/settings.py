@@ -10,7 +10,6 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final, Literal
 
 from surgetank import redaction
@@ -20,7 +19,10 @@ from surgetank.spool.encryption import Cipher
 
 Durability = Literal["memory", "os", "disk"]
 DURABILITIES: Final[tuple[Durability, ...]] = ("memory", "os", "disk")
-_OWN: Final = "a folder of your own, not one that all users share"
+PRIVATE_PREFIX: Final = "surgetank-spool-"
+"""What the name of a user's own folder, in one that others write to as well, begins with."""
+OUR_NAMES: Final = ("owner-", "orphan-", ".new-", "dead-letters", "backup-")
+"""What the names of everything in a spool's folder begin with."""
 
 # A file of keys has a line of some sixty characters for each.
 _KEYS_MAX: Final = 1024 * 1024
@@ -38,7 +40,8 @@ class SpoolConfig:
     Where and how sealed batches are kept on disk. A field left out is read from `SURGETANK_SPOOL_*`, or takes its default.
 
     Args:
-        dir: The folder; made with mode 0700 if it is missing, refused if others can enter it. Processes that are
+        dir: The folder; made with mode 0700 if it is missing, refused if others can enter it. In one that others write to,
+            too, a folder of one's own is made (`surgetank-spool-<user id>`). Processes that are
             given the same folder share it and send each other's orphaned batches to their own endpoint.
             Default: one folder per destination below `$XDG_STATE_HOME/surgetank`, or `~/.local/state/surgetank`.
         max_mb: MiB on disk, over all processes that share the folder; each may use an equal part.
@@ -131,7 +134,7 @@ def resolve_spool(
     Complete a spool's configuration from keyword, `SURGETANK_SPOOL_*` and default.
 
     Raises:
-        ConfigError: A keyword is outside its range, or the folder is one that all users share.
+        ConfigError: A keyword is outside its range.
     """
     given = given or SpoolConfig()
     numbers = {name: _number(name, given, environment) for name in RANGES}
@@ -209,26 +212,56 @@ def is_key_usable(given: SpoolConfig | None, environment: Environment) -> bool:
 
 
 def named_folder(given: SpoolConfig | None, environment: Environment) -> str | None:
+    """Return the folder that keyword or environment name, or the private one in it where all users share that; None for neither."""
+    path = (
+        os.fspath(given.dir) if given is not None and given.dir is not None else environment.text("SURGETANK_SPOOL_DIR")
+    )
+    return None if path is None else private_folder(os.path.expanduser(path))
+
+
+def private_folder(path: str) -> str:
     """
-    Return the folder that keyword or environment name; None for neither, and for a variable that names one of all users.
+    Return a folder as it is, or the user's own in it where others write there, too.
 
-    Raises:
-        ConfigError: The keyword names a folder that all users share.
+    So it is with `/tmp`, with a volume that is mounted as a temporary one (mode 1777), with Kubernetes's empty folders (0777) and with
+    volumes that belong to root and a group: what is made there is ours, and closed; what lies there can be planted.
     """
-    if given is not None and given.dir is not None:
-        return _own_folder("spool.dir", os.fspath(given.dir))
-    return environment.read("SURGETANK_SPOOL_DIR", partial(_own_folder, "SURGETANK_SPOOL_DIR"), _OWN)
-
-
-def _own_folder(name: str, path: str) -> str:
-    """Refuse `/tmp` and its kin: what lies there can be planted and read by everybody."""
+    if not hasattr(os, "geteuid"):
+        return path
     try:
-        mode = os.stat(path).st_mode
+        found = os.stat(path)
     except (OSError, ValueError):
         return path  # It will be made, or the spool will say why it cannot be.
-    if mode & stat.S_IWOTH and mode & stat.S_ISVTX:
-        raise ConfigError(name, path, _OWN)
-    return path
+    user = os.geteuid()
+    is_for_all = bool(found.st_mode & stat.S_IWOTH)
+    if found.st_mode & stat.S_ISVTX and is_for_all:
+        is_shared = True
+    elif found.st_uid == user:
+        # One that has become open and is our spool is closed again, by who writes there.
+        is_shared = is_for_all and not _has_only_ours(path, or_nothing=False)
+    else:
+        is_shared = found.st_uid == 0 and bool(found.st_mode & (stat.S_IWOTH | stat.S_IWGRP))
+        is_shared = is_shared and os.access(path, os.W_OK | os.X_OK)
+    return os.path.join(path, f"{PRIVATE_PREFIX}{user}") if is_shared and stat.S_ISDIR(found.st_mode) else path
+
+
+def is_to_be_closed(path: str) -> bool:
+    """Whether a folder is ours and open to others, and whoever writes there closes it: nothing but ours is in it."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    is_ours = hasattr(os, "geteuid") and found.st_uid == os.geteuid() and stat.S_ISDIR(found.st_mode)
+    is_open = bool(stat.S_IMODE(found.st_mode) & 0o077) and not found.st_mode & stat.S_ISVTX
+    return is_ours and is_open and _has_only_ours(path, or_nothing=True)
+
+
+def _has_only_ours(path: str, *, or_nothing: bool) -> bool:
+    try:
+        names = os.listdir(path)
+    except OSError:
+        return False
+    return all(name.startswith(OUR_NAMES) for name in names) and (or_nothing or bool(names))
 
 
 def default_folder(environment: Environment, outlets: Iterable[OutletConfig]) -> str:

@@ -246,6 +246,11 @@ class MemoryFilesystem:
                 raise _error(errno.ENOTDIR, path)
             folder = node
 
+    def close_to_others(self, path: str) -> bool:
+        """Return False: there is nobody else here."""
+        self._folder(path)
+        return False
+
     def names(self, path: str) -> list[str]:
         """List a folder."""
         self._fail("names", path)
