@@ -192,6 +192,10 @@ class _SharedDeadline:
     """The deadline of tanks that shut down one right after the other, each with a signal of its own."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew in a forked child: what its parent shut down took none of the child's time."""
         self._deadline = self._ended_at = float("-inf")
         self._signals: set[Signal] = set()
 
@@ -209,6 +213,9 @@ class _SharedDeadline:
 
 
 _shared: Final = _SharedDeadline()
+# Not on Windows, where nothing forks.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_shared.forget)
 
 
 def _nothing(_: Any) -> bool:

@@ -212,3 +212,102 @@ def test_threads_of_a_child_are_not_taken_for_ours(collector):
     assert code == 0
     assert words[0]["child"]["logs"]["delivered"] == 800
     assert words[0]["child"]["spans"]["delivered"] == 800
+
+
+def test_what_a_parent_has_shut_down_takes_nothing_of_a_childs_time(collector):
+    """Drop-in classes that close in a row share one deadline, within one process."""
+    code, words = run(
+        """
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk._logs import LoggerProvider
+        from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+        from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter
+
+        class Hanging(SpanExporter):
+            def export(self, spans): time.sleep(30)
+
+        class Slow(InMemoryLogRecordExporter):
+            def export(self, batch):
+                time.sleep(0.2)
+                return super().export(batch)
+
+        spans = surgetank.BatchSpanProcessor(Hanging(), shutdown_timeout=0.5)
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(spans)
+        provider.get_tracer("t").start_span("s").end()
+        spans.shutdown()
+        pid = os.fork()
+        if pid == 0:
+            logs = surgetank.BatchLogRecordProcessor(Slow(), shutdown_timeout=0.5)
+            provider = LoggerProvider(shutdown_on_exit=False)
+            provider.add_log_record_processor(logs)
+            provider.get_logger("t").emit(LogRecord(body="b", observed_timestamp=1))
+            logs.shutdown()
+            say(delivered=logs.tank.stats().logs.delivered)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        os._exit(0)
+        """,
+        collector.endpoint,
+    )
+
+    assert (code, words) == (0, [{"delivered": 1}])
+
+
+def test_a_childs_own_metrics_are_not_its_parents(collector):
+    """Its first collection may come right after one of the parent's, whose books were just looked at."""
+    code, words = run(
+        """
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from surgetank.otel import self_metrics
+        self_metrics._SAME_COLLECTION = 60.0  # However long the fork takes.
+        reader = InMemoryMetricReader()
+        metrics.set_meter_provider(MeterProvider(metric_readers=[reader], shutdown_on_exit=False))
+        tank = install(self_metrics=True)
+        work(0, 100)
+
+        def offered():
+            return sum(
+                point.value
+                for resource in reader.get_metrics_data().resource_metrics
+                for scope in resource.scope_metrics
+                for metric in scope.metrics
+                if metric.name == "surgetank.offered"
+                for point in metric.data.data_points
+                if point.attributes.get("surgetank.signal") == "spans"
+            )
+
+        before = offered()
+        pid = os.fork()
+        if pid == 0:
+            say(parent=before, child=offered(), books=tank.stats().spans.offered)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        """,
+        collector.endpoint,
+    )
+
+    assert (code, words) == (0, [{"parent": 100, "child": 0, "books": 0}])
+
+
+def test_threads_of_a_multiprocessing_child_are_not_taken_for_ours(collector):
+    """As above, where the child ends by `os._exit` and nobody shuts the tank down."""
+    code, _ = run(
+        """
+        import multiprocessing
+        install()
+        work(0, 100)
+        def many():
+            threads = [threading.Thread(target=work, args=(10_000 + n * 100, 100)) for n in range(8)]
+            for each in threads: each.start()
+            for each in threads: each.join()
+        child = multiprocessing.get_context("fork").Process(target=many)
+        child.start(); child.join()
+        sys.exit(child.exitcode)
+        """,
+        collector.endpoint,
+    )
+
+    assert code == 0
+    all_arrived(collector, 900)

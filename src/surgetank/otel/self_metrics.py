@@ -161,6 +161,10 @@ class Reports:
             seen = self._seen[tank] = now, tank.stats()
         return seen[1]
 
+    def forget(self) -> None:
+        """Look anew in a forked child: what was seen are its parent's books."""
+        self._seen.clear()
+
     def _attributes(self, component: Component, tank: Reported, signal: Signal | None) -> dict[str, Any]:
         number = _numbers[tank]
         if component == "tank" or signal is None:
@@ -256,6 +260,8 @@ def _after_fork_in_child() -> None:
     global _lock, _recording
     _forking.clear()
     _lock, _recording = threads.new_rlock(), threads.new_rlock()
+    for group in _groups.values():
+        group.forget()
 
 
 # Not on Windows, where nothing forks.
