@@ -30,6 +30,10 @@ codecs.lookup("idna")
 
 # A socket's time-out is never 0, which would mean "do not wait" (seconds).
 _WAIT_MIN: Final = 0.001
+# Of one answer; headers are limited to 100, and lines to this length, by `http.client`.
+_INTERIM_MAX: Final = 16
+_TRAILERS_MAX: Final = 100
+_LINE_MAX: Final = 65_536
 
 
 class Line:
@@ -176,12 +180,34 @@ def _identity(sock: socket.socket) -> tuple[int, int]:
 
 
 class _Response(http.client.HTTPResponse):
-    """A response without the flaws in its headers, of which urllib3 would log every one with a traceback."""
+    """
+    A response without the flaws in its headers, of which urllib3 would log every one with a traceback.
+
+    And with an end: `http.client` limits headers, but neither interim answers (1xx) nor what comes after the last chunk.
+    """
+
+    _interim = 0
 
     def begin(self) -> None:
         super().begin()
         self.msg.defects.clear()
         self.msg.set_payload("")
+
+    def _read_status(self) -> tuple[str, int, str]:
+        self._interim += 1
+        if self._interim > _INTERIM_MAX:
+            raise http.client.HTTPException("too many interim answers")
+        found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # in no stub, and there in every version
+        return found
+
+    def _read_and_discard_trailer(self) -> None:
+        for _ in range(_TRAILERS_MAX):
+            line = self.fp.readline(_LINE_MAX + 1)
+            if len(line) > _LINE_MAX:
+                raise http.client.LineTooLong("trailer line")
+            if line in (b"", b"\n", b"\r\n"):
+                return
+        raise http.client.HTTPException("too many trailers")
 
 
 class _Slot(queue.LifoQueue[Any]):
