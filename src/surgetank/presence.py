@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import unquote
 
 from surgetank.config import Environment
 from surgetank.driver import Loop
@@ -334,12 +333,8 @@ def _parsed(data: bytes) -> tuple[int, Mapping[str, Any]] | None:
 
 
 def service_name(environment: Environment) -> str:
-    """Return what the application calls itself: `OTEL_SERVICE_NAME`, else `service.name` of `OTEL_RESOURCE_ATTRIBUTES`; else empty."""
-    for pair in (environment.text("OTEL_RESOURCE_ATTRIBUTES") or "").split(","):
-        name, _, value = pair.partition("=")
-        if name.strip() == "service.name":
-            return environment.text("OTEL_SERVICE_NAME") or unquote(value.strip())
-    return environment.text("OTEL_SERVICE_NAME") or ""
+    """Return what the application calls itself; empty where it does not say."""
+    return environment.service_name()
 
 
 def command() -> str:

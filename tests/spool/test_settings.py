@@ -22,9 +22,9 @@ def resolved(config=None, *outlets, **variables):
     return resolve_spool(config, Environment(variables), outlets or [OutletConfig(url=URL)])
 
 
-def folder(state="/state", **outlet):
+def folder(state="/state", variables=None, **outlet):
     """Return the default folder for one destination."""
-    variables = {} if state is None else {"XDG_STATE_HOME": state}
+    variables = {**(variables or {}), **({} if state is None else {"XDG_STATE_HOME": state})}
     return resolve_spool(None, Environment(variables), [OutletConfig(**{"url": URL, **outlet})]).path
 
 
@@ -179,16 +179,42 @@ def test_the_default_folder_lies_below_the_users_state():
 
 def test_each_destination_has_a_default_folder_of_its_own():
     """Processes send each other's orphans to their own endpoint, with their own credentials."""
+    secret = {"authorization": "Bearer one"}
     folders = [
         folder(),
         folder(url="https://other.example/v1/traces"),
-        folder(headers={"authorization": "Bearer one"}),
-        folder(headers={"authorization": "Bearer two"}),
-        folder(headers={"x-tenant": "Bearer one"}),
+        folder(url="https://collector.example:4318/tenants/a/v1/traces"),
+        folder(headers=secret),
+        folder(headers=secret, variables={"OTEL_SERVICE_NAME": "shop"}),
+        folder(headers=secret, variables={"OTEL_RESOURCE_ATTRIBUTES": "a=b,service.name=mail"}),
+        folder(headers={"x-api-key": "Bearer one"}),
+        folder(headers={"x-scope-orgid": "one"}),
+        folder(headers={"X-Scope-OrgID": "two"}),
         folder(client_certificate_file="/etc/client.pem"),
     ]
 
     assert len(set(folders)) == len(folders)
+
+
+def test_without_credentials_all_services_share_a_destinations_folder():
+    """A job that never runs again has its backlog sent by any other."""
+    assert folder(variables={"OTEL_SERVICE_NAME": "shop"}) == folder(variables={"OTEL_SERVICE_NAME": "mail"})
+    tenant = {"x-scope-orgid": "one"}
+    assert folder(headers=tenant, variables={"OTEL_SERVICE_NAME": "shop"}) == folder(headers=tenant)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({"headers": {"authorization": "Bearer 1"}}, {"headers": {"Authorization": "Bearer 2"}}),
+        ({"headers": {"x-api-key": "1", "a": "b"}}, {"headers": {"x-api-key": "2", "a": "c"}}),
+        ({"url": "https://user:one@collector.example/v1"}, {"url": "https://user:two@collector.example/v1"}),
+        ({"url": "https://collector.example/v1?key=one"}, {"url": "https://collector.example/v1?key=two"}),
+    ],
+)
+def test_a_new_token_has_the_same_folder(one, two):
+    """What waited for the old one to be accepted again is sent with the new one."""
+    assert folder(**one) == folder(**two)
 
 
 def test_what_does_not_change_the_destination_does_not_change_the_folder():

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
+from urllib.parse import unquote
 
 from surgetank.errors import HIDDEN, ConfigError
 from surgetank.lines import say
@@ -79,6 +80,14 @@ class Environment:
         """Return the value, or None where it is unset or blank (the specification treats the two alike)."""
         value = self._variables.get(name, "").strip()
         return value or None
+
+    def service_name(self) -> str:
+        """Return what the application calls itself: `OTEL_SERVICE_NAME`, else `service.name` of `OTEL_RESOURCE_ATTRIBUTES`; else empty."""
+        for pair in (self.text("OTEL_RESOURCE_ATTRIBUTES") or "").split(","):
+            name, _, value = pair.partition("=")
+            if name.strip() == "service.name":
+                return self.text("OTEL_SERVICE_NAME") or unquote(value.strip())
+        return self.text("OTEL_SERVICE_NAME") or ""
 
     def names(self) -> list[str]:
         """Return the names of all variables that are set."""

@@ -57,8 +57,11 @@ class Disk:
 
     def has_others(self) -> bool:
         """Whether there is anybody else's folder, who may be dead; takes as long as listing a handful of names."""
+        return any(map(self._has_others, (self.settings.path, *self.settings.formers)))
+
+    def _has_others(self, path: str) -> bool:
         try:
-            return any(name != DEAD_LETTERS for name in self.folder.filesystem.names(self.settings.path))
+            return any(name != DEAD_LETTERS for name in self.folder.filesystem.names(path))
         except OSError:
             return False
 

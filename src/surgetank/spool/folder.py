@@ -170,6 +170,8 @@ class Folder:
         self._foreign_bytes = 0
         """What the living used when last looked at."""
         self._look_again_at = float("-inf")
+        self._formers = self.settings.formers
+        self._fetch_again_at = float("-inf")
         self._stale: dict[str, float] = {}
         """Folders that are being made, and when they were first seen (monotonic seconds)."""
         self._down_until: float | None = None
@@ -452,6 +454,7 @@ class Folder:
             return
         self._check_own()
         self._read_again(take, now)
+        self._fetch(now)
         try:
             names = self.filesystem.names(self.path)
             known = {PurePath(estate.path).name for estate in self._estates()}
@@ -461,6 +464,41 @@ class Folder:
             # told of anybody, and what the application has left is not ours to take.
             if error.errno in _NO_DESCRIPTORS:
                 self._look_again_at = now + RETRY_INTERVAL
+
+    def _fetch(self, now: float) -> None:
+        """Bring here what dead processes of an earlier version have left under the folder's former name."""
+        if not self._formers or now < self._fetch_again_at:
+            return
+        self._fetch_again_at = now + STALE_AFTER
+        for former in self._formers:
+            try:
+                names = self.filesystem.names(former)
+            except OSError:
+                continue  # There is none, which is the usual thing.
+            for name in names:
+                if name.startswith((OWNER_PREFIX, ORPHAN_PREFIX)):
+                    self._bring(os.path.join(former, name))
+            try:
+                self.filesystem.remove_folder(former)
+            except OSError:
+                pass  # Somebody lives there, or has left dead letters.
+
+    def _bring(self, path: str) -> None:
+        name = PurePath(path).name
+        orphan = os.path.join(self.path, ORPHAN_PREFIX + name.removeprefix(OWNER_PREFIX).removeprefix(ORPHAN_PREFIX))
+        try:
+            lock = self._lock_of(path)
+            if lock is None:
+                return
+            try:
+                self._make_root()
+                self.filesystem.rename(path, orphan)
+            finally:
+                lock.close()
+            if self.settings.is_synced:
+                self.filesystem.sync_folder(self.path)
+        except OSError:
+            pass  # It is tried again.
 
     def _look_at(self, names: list[str], take: Callable[[Estate, list[SegmentName]], None], now: float) -> None:
         waiting: dict[str, int] = {}

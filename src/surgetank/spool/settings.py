@@ -19,6 +19,8 @@ from surgetank.spool.encryption import Cipher
 
 Durability = Literal["memory", "os", "disk"]
 DURABILITIES: Final[tuple[Durability, ...]] = ("memory", "os", "disk")
+# Headers that say whose data it is, and open no door.
+_TENANTS: Final = frozenset({"x-scope-orgid", "x-tenant", "x-tenant-id", "x-honeycomb-dataset"})
 PRIVATE_PREFIX: Final = "surgetank-spool-"
 """What the name of a user's own folder, in one that others write to as well, begins with."""
 OUR_NAMES: Final = ("owner-", "orphan-", ".new-", "dead-letters", "backup-")
@@ -108,6 +110,8 @@ class SpoolSettings:
     """A `SpoolConfig` with nothing left out."""
 
     path: str
+    formers: tuple[str, ...] = ()
+    """The folder's names in earlier versions."""
     max_bytes: int = 512 * MEBIBYTE
     max_age: float = 172_800.0
     reserve_bytes: int = 64 * MEBIBYTE
@@ -141,8 +145,11 @@ def resolve_spool(
     durability = given.durability or environment.choice("SURGETANK_SPOOL_DURABILITY", DURABILITIES) or "os"
     path = named_folder(given, environment)
     max_bytes = int(numbers["max_mb"] * MEBIBYTE)
+    outlets = list(outlets)
+    path = os.path.abspath(os.path.expanduser(path or default_folder(environment, outlets)))
     return SpoolSettings(
-        path=os.path.abspath(os.path.expanduser(path or default_folder(environment, outlets))),
+        path=path,
+        formers=_formers(path, environment, outlets),
         max_bytes=max_bytes,
         max_age=numbers["max_age"],
         reserve_bytes=int(numbers["reserve_mb"] * MEBIBYTE),
@@ -268,14 +275,39 @@ def default_folder(environment: Environment, outlets: Iterable[OutletConfig]) ->
     """
     Return the folder for these destinations, below the user's state directory.
 
-    Processes adopt each other's orphans and send them to their own endpoint with their own credentials, so only
-    processes that send to the same place with the same headers may meet in one folder. Its name is a digest: it
-    tells neither.
+    Processes adopt each other's orphans and send them to their own endpoint with their own credentials, so only processes that send to
+    the same place may meet in one folder. Its name is a digest of what tells places apart: URLs, the names of the headers, and the
+    values of those that name a tenant; and, where there are credentials, who uses them. The credentials themselves are not in it:
+    whoever sees the name could test guesses, and the next token would have another folder.
     """
+    digest = hashlib.blake2b(digest_size=8, person=b"surgetank 2")
+    service = environment.service_name()
+    for outlet in outlets:
+        headers = {name.lower(): value for name, value in outlet.headers.items()}
+        has_credentials = bool(headers.keys() - _TENANTS) or redaction.url(outlet.url) != outlet.url
+        place = (
+            redaction.url(outlet.url),
+            sorted((name, value if name in _TENANTS else "") for name, value in headers.items()),
+            outlet.client_certificate_file,
+            service if has_credentials else "",
+        )
+        digest.update(repr(place).encode())
+    return os.path.join(state_folder(environment), digest.hexdigest())
+
+
+def former_folder(environment: Environment, outlets: Iterable[OutletConfig]) -> str:
+    """Return what `default_folder` was in earlier versions, whose backlog may still be there."""
     digest = hashlib.blake2b(digest_size=8)
     for outlet in outlets:
         digest.update(repr((outlet.url, sorted(outlet.headers.items()), outlet.client_certificate_file)).encode())
     return os.path.join(state_folder(environment), digest.hexdigest())
+
+
+def _formers(path: str, environment: Environment, outlets: list[OutletConfig]) -> tuple[str, ...]:
+    # A drop-in class has the folder of its one destination.
+    groups = [outlets, *([outlet] for outlet in outlets)]
+    found = [former_folder(environment, group) for group in groups if default_folder(environment, group) == path]
+    return tuple(dict.fromkeys(map(os.path.abspath, found)))
 
 
 def state_folder(environment: Environment) -> str:
