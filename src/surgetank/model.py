@@ -155,8 +155,12 @@ class HeldBatch:
     """Times that no answer came in time, in this form."""
     strikes: int = 0
     """Times it failed although others got through: the mark of a poison batch."""
+    deferrals: int = 0
+    """Times it was put off by a receiver that named a time, although others got through."""
     refused_after: int = -1
-    """How many batches had been delivered when it was last refused; -1 before that."""
+    """How many batches had been delivered when it last failed; -1 before that."""
+    failed_after: int = 0
+    """How many attempts had failed, of whatever batch, when it last failed."""
     family: Family | None = None
     """Shared by the parts of a batch that the receiver refused for good."""
     is_attempted: bool = False

@@ -215,7 +215,12 @@ class Reservoir:
         parts: Sequence[HeldBatch] = (),
         refusal: Verdict | None = None,
     ) -> None:
-        """Close a lease, as `Buffer.settle` does; `refusal` says why items were refused, to be noted beside them."""
+        """
+        Close a lease, as `Buffer.settle` does; `refusal` says why items were refused, to be noted beside them.
+
+        Called again after it was broken off, it goes on where it was.
+        """
+        self._end_settling()
         if refusal is not None and rejected and not parts and self._dead_letters is not None:
             self._dead_letters.bury(held.batch, refusal)
         cause = PARTIALLY_REJECTED if refusal is None else refusal.cause
@@ -224,7 +229,7 @@ class Reservoir:
             return
         whole = held.record
         self._settling = held, whole, parts
-        if parts and whole is not None:
+        if parts and whole is not None and self._buffer.is_leased(held):
             # First the parts, then the end of the whole: a crash in between repeats it.
             records = self._spool.replace(whole, [part.batch for part in parts])
             for part, record in zip(parts, records, strict=True):

@@ -12,8 +12,9 @@ import pytest
 import surgetank
 from fakes.pipelines import Rig
 from fakes.requests import span_numbers
-from surgetank.model import BreakerState
-from surgetank.testing import delivered, hold, permanent, retry, silence, too_large
+from surgetank.delivery import suspicion
+from surgetank.model import BreakerState, Outcome, Verdict
+from surgetank.testing import delivered, hold, no_answer, permanent, retry, silence, too_large
 from surgetank.testing.filesystem import MemoryFilesystem
 
 OURS = os.path.dirname(surgetank.__file__)
@@ -26,8 +27,10 @@ COUNT = 8
 class Injection:
     """Raises at the n-th call that surgetank's code makes, Python's or C's."""
 
-    def __init__(self, at, kind):
+    def __init__(self, at, kind, rig):
         self.at = at
+        self.rig = rig
+        self.is_answered = False
         self.kind = kind
         self.calls = 0
         self.where = ""
@@ -62,6 +65,7 @@ class Injection:
                 if sys.version_info >= (3, 11)
                 else frame.f_code.co_name
             )
+            self.is_answered = bool(self.rig.sender.sent)
             self.where = f"{os.path.relpath(name, OURS)}:{caller.f_lineno} calls {called}"
             raise self.kind("injected")
 
@@ -72,6 +76,10 @@ def poison(batch):
 
 def large(batch):
     return too_large() if batch.items > 2 else delivered()
+
+
+def slow(batch):
+    return no_answer() if batch.items > 2 else delivered()
 
 
 def fail(batch):
@@ -87,6 +95,8 @@ ANSWERS = {
     "held": [hold()],
     "poison": poison,
     "too large": large,
+    "too slow": slow,
+    "given up": [Verdict(outcome=Outcome.REJECTED, cause="FAILURE")],
     "the sender fails": [fail],
 }
 
@@ -131,6 +141,14 @@ def go_on(rig):
             rig.tend()
 
 
+def check_at_once(rig, where):
+    """Look before anything else has happened."""
+    stats = rig.stats
+    assert (stats.in_flight, stats.unaccounted) == (0, 0), (where, stats)
+    assert stats.offered + stats.recovered == COUNT, where
+    assert rig.pipeline._worker._outlet.allowed_at() < float("inf"), where
+
+
 def check(rig, where, *, rejects):
     stats = rig.stats
     assert (stats.queued, stats.in_flight, stats.spooled) == (0, 0, 0), where
@@ -156,18 +174,25 @@ def check(rig, where, *, rejects):
     [(False, "closed"), (True, "half open"), (True, "replaying")],
 )
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_a_step_that_breaks_off_anywhere_leaves_nothing_stuck(answer, has_spool, state):
+def test_a_step_that_breaks_off_anywhere_leaves_nothing_stuck(answer, has_spool, state, monkeypatch):
     """Nothing is lost or counted twice, no lease is left, the breaker is not wedged; each kind of exception at every third call."""
-    rejects = {"partly rejected": {0, 1}, "poison": {1}}.get(answer, {0})
+    rejects = {"partly rejected": {1}, "poison": {1}, "given up": {0, 4}}.get(answer, {0})
+    monkeypatch.setattr(suspicion, "TIMEOUTS_BEFORE_SPLIT", 1)
+    monkeypatch.setattr(suspicion, "SPLIT_ITEMS_MIN", 1)
     at, was_reached = 0, True
     while was_reached:
         at += 1
         rig = make(ANSWERS[answer], has_spool=has_spool, state=state)
         kind = KINDS[(at + len(answer)) % len(KINDS)]
-        injection = Injection(at, kind)
+        rig.sender.sent.clear()
+        injection = Injection(at, kind, rig)
         with contextlib.suppress(kind), injection:
             rig.pipeline.deliver_step()
         was_reached = bool(injection.where)
+        where = (at, injection.where)
+        check_at_once(rig, where)
         go_on(rig)
-        check(rig, (at, injection.where), rejects=rejects)
+        check(rig, where, rejects=rejects)
+        if injection.is_answered and answer in ("delivered", "partly rejected"):
+            assert len(rig.sent_numbers()) == COUNT + 4, (where, "sent again although it was delivered")
     assert at > 50

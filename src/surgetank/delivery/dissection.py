@@ -98,4 +98,5 @@ def _part(held: HeldBatch, suffix: str, raw: bytes, items: int) -> HeldBatch:
         # but one more refusal while others get through it must be.
         strikes=max(0, held.strikes - 1),
         refused_after=held.refused_after,
+        failed_after=held.failed_after,
     )

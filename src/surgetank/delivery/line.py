@@ -55,6 +55,8 @@ class Line:
         self._lock = threads.new_rlock()
         self._handle: socket.socket | None = None
         self.is_cut = False
+        self.is_up = False
+        """Whether there was a connection to send a request on: dialled, through a proxy's tunnel if need be, and with its TLS."""
 
     def begin(self, timeout: float) -> None:
         """An attempt begins, and has so many seconds."""
@@ -70,6 +72,7 @@ class Line:
     def drop(self) -> None:
         """Let go of the connection, whatever urllib3 still does with it."""
         self.let_go_of_lost()
+        self.is_up = False
         self._sock = None
         self._hold(None)
 
@@ -256,6 +259,10 @@ def pool_classes(line: Line) -> dict[str, type[HTTPConnectionPool]]:
                 raise ConnectTimeoutError(self, str(error)) from error
             except OSError as error:
                 raise NewConnectionError(self, str(error)) from error
+
+        def connect(self) -> None:
+            super().connect()
+            line.is_up = True
 
         def getresponse(self) -> Any:
             line.listen(self.sock)

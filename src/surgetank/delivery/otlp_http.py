@@ -105,9 +105,9 @@ class HttpSender:
             if self._has_refused_encoding(verdict) and self._takes_compressed and batch.encoding != "identity":
                 verdict = self._post_uncompressed(batch)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+            is_ours, was_up = self._line.is_cut, self._line.is_up
             self._line.drop()
-            is_ours = self._line.is_cut
-            verdict = _judge(TimeoutError("broken off") if is_ours else error, may_have_arrived=not is_ours)
+            verdict = _judge(TimeoutError("broken off") if is_ours else error, sent=was_up and not is_ours)
         finally:
             self._line.end()
         self._count(verdict)
@@ -240,23 +240,11 @@ def _inflated(body: bytes, encoding: str) -> bytes | None:
     return None if inflater.unconsumed_tail else inflated
 
 
-def _judge(error: BaseException, *, may_have_arrived: bool) -> Verdict:
+def _judge(error: BaseException, *, sent: bool) -> Verdict:
     chain = list(_causes(error))
     is_repairable = any(isinstance(cause, ssl.SSLCertVerificationError) or _wants_login(cause) for cause in chain)
     message = _OTHER_VERSION if any(_is_http_2(cause) for cause in chain) else _words(chain)
-    sent = may_have_arrived and not any(isinstance(cause, _UNCONNECTED) for cause in chain)
     return verdicts.of_failure(_kind(chain), message, is_repairable=is_repairable, sent=sent)
-
-
-# What is raised before there is a connection to send anything on.
-_UNCONNECTED: Final = (
-    ConnectTimeoutError,
-    NewConnectionError,
-    NameResolutionError,
-    ProxyError,
-    ssl.SSLError,
-    UrllibSSLError,
-)
 
 
 # A frame of settings, flags and stream 0, after three bytes for its length: what servers of HTTP/2 begin with.

@@ -3,37 +3,26 @@
 Owns: the outlet (with a lock of its own) and the dissector.
 Threads: `step` is called by one thread at a time; the rest from any thread.
 Invariants: at most one batch is in flight. A step that is broken off, by whatever was raised and wherever, leaves nothing
-behind: its lease and its permission to send are ended at once, or by the next step before anything else.
+behind: its lease and its permission to send are ended in one place (`_end`), at once or by the next step before anything else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from surgetank import threads
-from surgetank.delivery.backoff import exponential
 from surgetank.delivery.dissection import Dissection, Dissector
 from surgetank.delivery.outlet import Evidence, Outlet
+from surgetank.delivery.suspicion import ASIDE_MAX, Suspicion
 from surgetank.model import FOREVER, Attempt, BreakerState, Clock, HeldBatch, Outcome, Sender, Verdict
-
-# A batch that fails this often in a row steps behind the others, so that another one is the next to be tried …
-FAILURES_BEFORE_ASIDE: Final = 3
-# … for this long (seconds), doubling each time …
-ASIDE_INITIAL: Final = 5.0
-ASIDE_MAX: Final = 300.0
-# … and when it was refused this often while others got through, it is taken for poison …
-STRIKES_MAX: Final = 5
-# … or cut off, or left without an answer, this often: on a bad network good batches are, too.
-STRIKES_MAX_UNANSWERED: Final = 10
-# A batch that gets no answer in time this often is cut in halves, for a receiver that is slow …
-TIMEOUTS_BEFORE_SPLIT: Final = 3
-# … down to so many items, or an outage in which nothing answers would turn a backlog into crumbs.
-SPLIT_ITEMS_MIN: Final = 32
 
 # The shortest time that an attempt is given when a shutdown deadline is near (seconds).
 TIMEOUT_MIN: Final = 0.05
+# An answer that could not be acted upon in so many attempts is forgotten, and the batch is sent again another time.
+ENDINGS_MAX: Final = 2
 
 
 class Store(Protocol):
@@ -46,7 +35,7 @@ class Store(Protocol):
         """Release it: it waits again."""
 
     def reclaim(self) -> None:
-        """Have everything that is in flight wait again; called by the one worker, when it has nothing in flight."""
+        """Have everything that is in flight wait again; called by the one worker after a step that was broken off."""
 
     def settle(
         self,
@@ -57,7 +46,7 @@ class Store(Protocol):
         parts: Sequence[HeldBatch] = (),
         refusal: Verdict | None = None,
     ) -> None:
-        """Close the lease; `refusal` says why items were rejected."""
+        """Close the lease; `refusal` says why items were rejected. Does nothing more for a lease that is closed."""
 
     def scratch(self, size: int) -> AbstractContextManager[None]:
         """Charge for working memory."""
@@ -77,6 +66,29 @@ class Observer(Protocol):
 
     def settled(self, worker: Worker, verdict: Verdict) -> None:
         """Take note of an answer, after the worker has acted on it."""
+
+
+@dataclass(slots=True)
+class _Lease:
+    """A batch that is out, with the permission to send it, and how far its end has come."""
+
+    held: HeldBatch
+    began_at: float
+    ended_at: float = 0.0
+    verdict: Verdict | None = None
+    """The answer; None while there is none."""
+    outcome: Outcome | None = None
+    """What is made of the answer; None before the outlet has learnt from it."""
+    allowed_at: float = 0.0
+    evidence: Evidence | None = None
+    dissection: Dissection | None = None
+    endings: int = 0
+    """How often its end was begun."""
+
+    @property
+    def is_put_back(self) -> bool:
+        """Whether the batch waits again, in the same form."""
+        return self.outcome in (Outcome.RETRY, Outcome.HOLD)
 
 
 class Worker:
@@ -113,11 +125,13 @@ class Worker:
         self._clock = clock
         self._timeout = timeout
         self._dissector = Dissector()
-        self._deliveries = 0
+        self._suspicion = Suspicion()
         self._deadline = FOREVER
         self._sending_until = FOREVER
         self._is_under_way = False
         """Whether a step has begun and not ended."""
+        self._lease: _Lease | None = None
+        """What that step has sent, or is about to."""
         # Re-entrant, for signal handlers that flush.
         self._lock = threads.new_rlock()
 
@@ -143,22 +157,30 @@ class Worker:
             Seconds until the next call is worth while: 0 at once, infinity when woken.
         """
         if self._is_under_way:
-            self._reclaim()
+            self._recover()
         self._is_under_way = True
         try:
             rest = self._step()
         except BaseException:
-            self._reclaim()
+            self._recover()
             raise
         self._is_under_way = False
         return rest
 
-    def _reclaim(self) -> None:
-        """End the lease and the permission of a step that was broken off."""
+    def _recover(self) -> None:
+        """End the lease and the permission of a step that was broken off: as the answer has it, or as if nothing had been sent."""
+        lease = self._lease
+        if lease is not None:
+            if lease.verdict is not None and lease.endings < ENDINGS_MAX:
+                self._end(lease, lease.verdict)
+            else:
+                # What fails each time, by a defect of ours, shall not keep the others waiting.
+                self._suspicion.set_aside(lease.held, self._clock.monotonic(), others_wait=self._store.has_queued())
         with self._lock:
             self._outlet.cancel()
         self._sending_until = FOREVER
         self._store.reclaim()
+        self._lease = None
         self._is_under_way = False
 
     def _step(self) -> float:
@@ -179,10 +201,10 @@ class Worker:
         if not may_send:
             self._store.put_back(held)
             return 0.0
-        verdict = self._send(held, now)
-        ended_at = self._clock.monotonic()
-        has_ended = self._settle(held, verdict)
-        self._tell(held, verdict, now, ended_at, has_ended=has_ended)
+        self._lease = lease = _Lease(held, now)
+        lease.verdict = verdict = self._send(held, now)
+        self._end(lease, verdict)
+        self._lease = None
         return 0.0
 
     def hear(self, evidence: Evidence) -> None:
@@ -233,12 +255,62 @@ class Worker:
         finally:
             self._sending_until = FOREVER
 
-    def _tell(self, held: HeldBatch, verdict: Verdict, began_at: float, ended_at: float, *, has_ended: bool) -> None:
-        first = began_at if held.first_attempt_at is None else held.first_attempt_at
+    def _end(self, lease: _Lease, verdict: Verdict) -> None:
+        """
+        End a lease by the answer: the permission to send, then the batch; the only place where that happens.
+
+        Called again after it was broken off, it goes on where it was: what is done is not done twice.
+        """
+        lease.endings += 1
+        if lease.outcome is None:
+            lease.ended_at = self._clock.monotonic()
+            lease.outcome = self._learn(lease, verdict)
+        if lease.is_put_back:
+            self._store.put_back(lease.held)
+        else:
+            self._settle(lease, verdict)
+        if verdict.outcome.has_failed:
+            self._store.give_up_flushes(lease.allowed_at)
+        self.trouble = verdict if verdict.outcome.has_failed else None
+        if lease.evidence is not None:
+            self._observer.heard(self, lease.evidence)
+        self._observer.settled(self, verdict)
+        self._tell(lease, verdict)
+
+    def _learn(self, lease: _Lease, verdict: Verdict) -> Outcome:
+        """Have everybody who looks ahead learn from an answer; return what is to be done with the batch."""
+        held, now, outcome = lease.held, lease.ended_at, verdict.outcome
+        if outcome in (Outcome.RETRY, Outcome.HOLD):
+            outcome = self._suspicion.fail(held, verdict, now, others_wait=self._store.has_queued())
+        elif outcome is Outcome.DELIVERED:
+            self._suspicion.deliver()
+            self._dissector.delivered(held)
+        with self._lock:
+            lease.evidence = self._outlet.settle(verdict, now)
+            lease.allowed_at = self._outlet.allowed_at()
+        if held.due_at > now:
+            # From the next attempt on, which shall be another's: a cooldown may be longer than what it was set aside for.
+            held.due_at += max(0.0, min(lease.allowed_at, now + ASIDE_MAX) - now)
+        return outcome
+
+    def _settle(self, lease: _Lease, verdict: Verdict) -> None:
+        held = lease.held
+        if lease.outcome is Outcome.DELIVERED:
+            rejected = min(verdict.rejected, held.batch.items)
+            self._store.settle(held, delivered=held.batch.items - rejected, rejected=rejected)
+            return
+        if lease.dissection is None:
+            assert lease.outcome is not None
+            lease.dissection = self._dissect(held, lease.outcome)
+        parts, rejected = lease.dissection.parts, lease.dissection.rejected
+        self._store.settle(held, delivered=0, rejected=rejected, parts=parts, refusal=verdict)
+
+    def _tell(self, lease: _Lease, verdict: Verdict) -> None:
+        began_at, first = lease.began_at, lease.held.first_attempt_at
         attempt = Attempt(
             verdict=verdict,
-            seconds=ended_at - began_at,
-            operation_seconds=ended_at - first if has_ended else None,
+            seconds=lease.ended_at - began_at,
+            operation_seconds=None if lease.is_put_back else lease.ended_at - (began_at if first is None else first),
         )
         try:
             self._measure(attempt)
@@ -246,59 +318,7 @@ class Worker:
             # Whoever measures runs code of the application's (views, exemplars); that must not cost the thread.
             pass
 
-    def _settle(self, held: HeldBatch, verdict: Verdict) -> bool:
-        """Act on an answer; return whether the batch has come to its end, in this form."""
-        now = self._clock.monotonic()
-        outcome = verdict.outcome
-        if outcome in (Outcome.RETRY, Outcome.HOLD):
-            outcome = self._suspect(held, verdict, now)
-        if outcome is Outcome.DELIVERED:
-            self._deliveries += 1
-            self._dissector.delivered(held)
-            rejected = min(verdict.rejected, held.batch.items)
-            self._store.settle(held, delivered=held.batch.items - rejected, rejected=rejected)
-        elif outcome in (Outcome.RETRY, Outcome.HOLD):
-            self._store.put_back(held)
-        else:
-            dissection = self._dissect(held, outcome)
-            self._store.settle(held, delivered=0, rejected=dissection.rejected, parts=dissection.parts, refusal=verdict)
-        with self._lock:
-            evidence = self._outlet.settle(verdict, now)
-            allowed_at = self._outlet.allowed_at()
-        if held.due_at > now:
-            # From the next attempt on, which shall be another's: a cooldown may be longer than what it was set aside for.
-            held.due_at += max(0.0, min(allowed_at, now + ASIDE_MAX) - now)
-        if verdict.outcome.has_failed:
-            self._store.give_up_flushes(allowed_at)
-        self.trouble = verdict if verdict.outcome.has_failed else None
-        if evidence is not None:
-            self._observer.heard(self, evidence)
-        self._observer.settled(self, verdict)
-        return outcome not in (Outcome.RETRY, Outcome.HOLD)
-
     def _dissect(self, held: HeldBatch, outcome: Outcome) -> Dissection:
         # The request in full, its halves, and their compressed copies, for a moment.
         with self._store.scratch(3 * held.batch.raw_size if held.batch.items > 1 else 0):
             return self._dissector.dissect(held, outcome)
-
-    def _suspect(self, held: HeldBatch, verdict: Verdict, now: float) -> Outcome:
-        """
-        Keep count of a batch's failures, and return what is to be done with it.
-
-        An outage fails every batch alike, and never costs one: only what fails while others get through is taken for poison.
-        """
-        if not verdict.sent or verdict.retry_after is not None:
-            return verdict.outcome
-        held.failures_in_a_row += 1
-        if 0 <= held.refused_after < self._deliveries:
-            held.strikes += 1
-        held.refused_after = self._deliveries
-        if held.strikes >= (STRIKES_MAX if verdict.reached else STRIKES_MAX_UNANSWERED):
-            return Outcome.PERMANENT
-        held.timeouts += verdict.cause == "timeout"
-        if held.timeouts >= TIMEOUTS_BEFORE_SPLIT and held.batch.items >= 2 * SPLIT_ITEMS_MIN:
-            return Outcome.SPLIT
-        if held.failures_in_a_row >= FAILURES_BEFORE_ASIDE and self._store.has_queued():
-            held.failures_in_a_row = 0
-            held.due_at = now + exponential(held.strikes + 1, initial=ASIDE_INITIAL, factor=2, ceiling=ASIDE_MAX)
-        return verdict.outcome
