@@ -75,12 +75,13 @@ def test_a_backlog_that_is_not_sent_although_the_endpoint_answers_is_held_and_sa
 
 
 def test_a_disk_and_a_memory_that_fail_are_named():
-    found = replace(stats(), is_spool_down=True, orphans_waiting=7, pressure=0.93, scale=0.25)
+    found = replace(stats(), is_spool_down=True, is_spool_starved=True, orphans_waiting=7, pressure=0.93, scale=0.25)
     health = Watch(ManualClock()).judge(found, is_ended=False)
     assert health.state is HealthState.HOLDING
     assert [reason.split(";")[0] for reason in health.reasons] == [
         "7 folders of dead processes wait to be taken over, a few at a time",
         "the spool cannot be written",
+        "no file descriptor is left: what waits on disk is not read, and dead processes' folders are not taken over",
         "memory runs short (93% of its limit)",
     ]
 

@@ -1,5 +1,6 @@
 """Defects that the status files had: each test failed once."""
 
+import errno
 import json
 import os
 import threading
@@ -13,7 +14,7 @@ from surgetank.config import Environment
 from surgetank.presence import Presence, folder_for, sightings
 from surgetank.spool.filesystem import OsFilesystem
 from surgetank.testing import ManualClock, ScriptedSender, delivered
-from surgetank.testing.filesystem import Hang, MemoryFilesystem
+from surgetank.testing.filesystem import Fault, Hang, MemoryFilesystem
 
 
 def plant(folder, name, body, *, version=1):
@@ -84,6 +85,23 @@ def test_a_sweep_does_not_ask_for_the_lock_of_a_file_that_is_being_made(tmp_path
 
     assert filesystem.paths == []
     presence.withdraw()
+
+
+def test_a_sweep_that_cannot_ask_for_locks_leaves_no_file_open():
+    """On a network disk without locks each look would cost a descriptor for each file; and none is taken for a dead process's."""
+    filesystem = MemoryFilesystem()
+    filesystem.make_folder("/status")
+    for number in range(10):
+        file = filesystem.create(f"/status/{number}-0.status")
+        file.write_at(0, b"x")
+        file.close()
+    filesystem.faults.append(Fault("lock", errno.ENOLCK, times=-1))
+    presence = Presence("/status", lambda: {"pid": 1}, ManualClock(), filesystem=filesystem)
+
+    presence.announce()
+
+    assert len(filesystem._disk.open) <= 1
+    assert len(filesystem.names("/status")) >= 10
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -107,5 +107,7 @@ def _held(stats: TankStats) -> Iterator[str]:
         yield f"{stats.orphans_waiting} folders of dead processes wait to be taken over, a few at a time"
     if stats.is_spool_down:
         yield "the spool cannot be written; nothing more is stored until it can"
+    if stats.is_spool_starved:
+        yield "no file descriptor is left: what waits on disk is not read, and dead processes' folders are not taken over"
     if stats.scale < 1:
         yield f"memory runs short ({stats.pressure:.0%} of its limit); buffers have {stats.scale:.0%} of their size"

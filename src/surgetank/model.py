@@ -405,6 +405,8 @@ class TankStats:
     """Folders of dead processes that nobody has adopted yet; what is in them is not counted in the books."""
     is_spool_down: bool = False
     """Whether the disk could not be written when it was last tried."""
+    is_spool_starved: bool = False
+    """Whether there was no file descriptor to read the disk with when it was last tried."""
 
     def by_signal(self) -> Mapping[Signal, SignalStats]:
         """Return the books of each signal."""

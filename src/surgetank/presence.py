@@ -251,12 +251,16 @@ class Presence:
                 continue
             try:
                 file = self._filesystem.open(path)
+            except OSError:
+                continue  # Another user's, or somebody was quicker.
+            try:
                 # An empty one is being made; asking for its lock could keep its owner from it.
                 if file.size() > 0 and not file.is_locked():
                     self._filesystem.unlink(path)
-                file.close()
             except OSError:
-                pass  # Another user's, or somebody was quicker.
+                pass  # It may be a living process's: there may be no locks here.
+            finally:
+                file.close()
 
 
 def _news(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -327,6 +327,7 @@ class Tank:
             spool_limit_bytes=0 if disk is None else disk.folder.limit_bytes,
             orphans_waiting=0 if disk is None else disk.folder.waiting,
             is_spool_down=disk is not None and disk.folder.is_down,
+            is_spool_starved=disk is not None and disk.folder.is_starved,
         )
 
     def health(self) -> Health:

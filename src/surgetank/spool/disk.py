@@ -12,7 +12,7 @@ from surgetank.model import Clock, Signal
 from surgetank.spool.dead_letters import DeadLetters
 from surgetank.spool.encryption import Cipher
 from surgetank.spool.filesystem import Filesystem
-from surgetank.spool.folder import DEAD_LETTERS, Estate, Folder, SegmentName
+from surgetank.spool.folder import DEAD_LETTERS, NO_DESCRIPTORS, Estate, Folder, SegmentName
 from surgetank.spool.segment import SLOTS
 from surgetank.spool.settings import SpoolSettings
 from surgetank.spool.spool import Spool
@@ -62,8 +62,9 @@ class Disk:
     def _has_others(self, path: str) -> bool:
         try:
             return any(name != DEAD_LETTERS for name in self.folder.filesystem.names(path))
-        except OSError:
-            return False
+        except OSError as error:
+            # Without a descriptor nothing can be told, and the keeper tries again.
+            return error.errno in NO_DESCRIPTORS
 
     def adopt_orphans(self) -> None:
         """Take over what dead processes have left."""

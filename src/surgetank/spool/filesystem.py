@@ -186,7 +186,7 @@ class OsFile:
 
     def is_at(self, path: str) -> bool:
         """Compare identities."""
-        if self.is_lost():
+        if not self._is_open():
             return False
         try:
             return _identity(os.lstat(path)) == self._identity
@@ -196,9 +196,19 @@ class OsFile:
     def is_lost(self) -> bool:
         """Compare what the number stands for with what was opened."""
         try:
-            return self._descriptor < 0 or _identity(os.fstat(self._descriptor)) != self._identity
+            return not self._is_open()
         except OSError:
-            return True
+            # As when a server of files has started anew: that says nothing of the descriptor.
+            return False
+
+    def _is_open(self) -> bool:
+        """Whether the number stands for what was opened. Raises OSError when that cannot be told."""
+        try:
+            return self._descriptor >= 0 and _identity(os.fstat(self._descriptor)) == self._identity
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            return False
 
     def close(self) -> None:
         """Close it once."""
@@ -213,7 +223,7 @@ class OsFile:
 
     def _check_open(self) -> None:
         # Writing to a number that stands for a file of the application's would destroy that.
-        if self.is_lost():
+        if not self._is_open():
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     # A descriptor that a fork has doubled shares the lock; closing the copy leaves it with the parent.

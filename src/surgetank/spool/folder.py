@@ -51,8 +51,8 @@ ADOPT_AGAIN: Final = 60.0
 # So many orphans are adopted at a time: each costs a descriptor, for its lock, and an application has 1,024 in all by default.
 # The others wait until one of these is delivered.
 ORPHANS_MAX: Final = 32
-# There is none to be had, in this process or on this machine: for the moment, and it says nothing about any folder.
-_NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
+# There is none to be had, in this process or on this machine: for the moment, and it says nothing about any file.
+NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,8 @@ class Estate:
     """Of those, what the disk could not read when it was adopted."""
     read_again_at: float = 0.0
     """When those are tried again (monotonic seconds)."""
+    was_unreadable: bool = False
+    """Whether that was logged."""
 
 
 class Member(Protocol):
@@ -163,15 +165,15 @@ class Folder:
         self._orphans: list[Estate] = []
         self._refused: dict[str, float] = {}
         """Orphans that could not be adopted, and when to try again (monotonic seconds)."""
-        self._foreign: list[str] = []
-        """The folders that living processes hold: their own, and what they have adopted."""
+        self._foreign: dict[str, int] = {}
+        """The folders that living processes hold, their own and what they have adopted, and the bytes in each when last looked at."""
         self._waiting: dict[str, int] = {}
         """Orphans that nobody has adopted yet, and the bytes in each, which nobody changes."""
-        self._foreign_bytes = 0
-        """What the living used when last looked at."""
         self._look_again_at = float("-inf")
         self._formers = self.settings.formers
         self._fetch_again_at = float("-inf")
+        self.is_starved = False
+        """Whether there was no descriptor when one was last asked for, to read with."""
         self._stale: dict[str, float] = {}
         """Folders that are being made, and when they were first seen (monotonic seconds)."""
         self._down_until: float | None = None
@@ -229,7 +231,10 @@ class Folder:
     @property
     def limit_bytes(self) -> int:
         """What this process may use at the moment: its share, and what nobody else uses. A look without the lock."""
-        return max(self.share_bytes, self.settings.max_bytes - self._foreign_bytes - sum(self._waiting.values()))
+        return max(self.share_bytes, self.settings.max_bytes - self._others_bytes())
+
+    def _others_bytes(self) -> int:
+        return sum(self._foreign.values()) + sum(self._waiting.values())
 
     @property
     def is_down(self) -> bool:
@@ -258,6 +263,24 @@ class Folder:
             self._down_until = None
             self.say(logging.WARNING, f"the spool at {self.path} can be written again")
 
+    def may_read(self) -> bool:
+        """Whether it is worth trying to open a file for reading."""
+        return self.clock.monotonic() >= self._look_again_at
+
+    def starved(self) -> None:
+        """Note that there was no descriptor to read with: nothing is looked for, nor read, for a while. One line per episode."""
+        if not self.is_starved:
+            self.is_starved = True
+            self.say(
+                logging.WARNING,
+                f"no file descriptor is left for the spool at {self.path}; what waits there is read once there is one",
+            )
+        self._look_again_at = self.clock.monotonic() + RETRY_INTERVAL
+
+    def fed(self) -> None:
+        """Note that there was a descriptor."""
+        self.is_starved = False
+
     def make_room(self, size: int, lane: Lane) -> bool:
         """
         Give up the oldest segments until `size` more bytes may be written.
@@ -285,20 +308,28 @@ class Folder:
     def _may_use(self, size: int) -> bool:
         if size <= self.share_bytes:
             return True
-        # Looked at anew each time: what a sibling wrote a moment ago counts before anything is given up.
-        self._foreign_bytes = sum(map(self._bytes_in, self._foreign))
+        # Looked at anew each time: what a sibling wrote, or delivered, a moment ago counts before anything is given up.
+        self._foreign = {name: self._bytes_in(name) for name in self._foreign}
+        if size > self.limit_bytes and self._waiting:
+            self._waiting = {name: self._bytes_in(name) for name in self._waiting}
         return size <= self.limit_bytes
 
     def _bytes_in(self, name: str) -> int:
-        """Return the bytes of the segments in a folder that others hold; what cannot be asked counts as nothing."""
+        """Return the bytes of the segments in a folder that others hold; as last known, where that cannot be asked."""
         path = os.path.join(self.path, name)
-        total = 0
         try:
-            for each in self.filesystem.names(path):
-                if each.endswith(SEGMENT_SUFFIX):
-                    total += self.filesystem.size_of(os.path.join(path, each))
+            names = self.filesystem.names(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return 0  # Delivered and removed meanwhile, or renamed by an heir.
         except OSError:
-            pass  # Delivered and removed meanwhile, or renamed by an heir.
+            return self._foreign.get(name, self._waiting.get(name, 0))
+        total = 0
+        for each in names:
+            if each.endswith(SEGMENT_SUFFIX):
+                try:
+                    total += self.filesystem.size_of(os.path.join(path, each))
+                except OSError:
+                    pass  # That one was delivered meanwhile; the others are still there.
         return total
 
     def _evict_oldest(self, *lanes: Lane) -> bool:
@@ -409,38 +440,68 @@ class Folder:
                 logging.WARNING, f"the spool at {path} was open to other users; it is closed to them again (mode 0700)"
             )
 
-    def _check_own(self) -> None:
-        """Begin a new folder if ours has been deleted under us; what was in it and not in memory is lost, and counted."""
-        own = self._own
-        if own is None:
-            return
-        place = os.path.join(own.path, LOCK_NAME)
-        try:
-            if own.lock.is_lost():
-                self._lock_again(own, place)
-            if own.lock.is_at(place):
-                return
-        except OSError:
-            # Not to be told, as when a folder above it has been closed to us: it may well be there.
-            return
-        for member in self._members:
-            member.disown(own)
-        own.lock.close()
-        self._own = None
-        self.say(
-            logging.WARNING, f"the spool at {own.path} was deleted; what was only there is lost, and a new one is begun"
-        )
+    def _check_estates(self) -> None:
+        """Let go of folders that have been deleted under us; what was in them and not in memory is lost, and counted."""
+        for estate in self._estates():
+            if self._is_there(estate):
+                continue
+            for member in self._members:
+                member.disown(estate)
+            estate.lock.close()
+            if estate.is_own:
+                self._own = None
+                self.say(
+                    logging.WARNING,
+                    f"the spool at {estate.path} was deleted; what was only there is lost, and a new one is begun",
+                )
+            else:
+                self._orphans.remove(estate)
+                self.say(logging.WARNING, f"{estate.path} was deleted; what was only there is lost")
 
-    def _lock_again(self, own: Estate, place: str) -> None:
-        """Take our lock again, of which the application has closed the descriptor; unless another process was quicker. Raises OSError."""
+    def _is_there(self, estate: Estate) -> bool:
+        """Whether a folder is still ours; also when that cannot be told."""
+        place = os.path.join(estate.path, LOCK_NAME)
+        try:
+            if estate.lock.is_lost():
+                self._lock_again(estate, place)
+            return estate.lock.is_at(place) or self._put_back_lock(estate, place)
+        except OSError:
+            # As when a folder above it has been closed to us: it may well be there.
+            return True
+
+    def _put_back_lock(self, estate: Estate, place: str) -> bool:
+        """
+        Make a lock in place of one that was deleted alone, as by those who clear away old files.
+
+        Returns whether the folder is ours again; not when it is gone, or another process has made a lock before us. Raises OSError.
+        """
+        try:
+            names = self.filesystem.names(estate.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if LOCK_NAME in names or not any(name.endswith(SEGMENT_SUFFIX) for name in names):
+            return False
+        lock = self._new_lock(place)
+        if lock is None:
+            return False
+        estate.lock.close()
+        estate.lock = lock
+        return True
+
+    def _lock_again(self, estate: Estate, place: str) -> None:
+        """Take a lock of ours again, of which the application has closed the descriptor; unless another process was quicker. Raises OSError."""
         try:
             lock = self.filesystem.open(place)
         except (FileNotFoundError, NotADirectoryError):
             return
-        if lock.try_lock():
-            own.lock = lock
-        else:
+        try:
+            if lock.try_lock():
+                estate.lock = lock
+                return
+        except OSError:
             lock.close()
+            raise
+        lock.close()
 
     def adopt_orphans(self, take: Callable[[Estate, list[SegmentName]], None]) -> None:
         """
@@ -450,9 +511,9 @@ class Folder:
             take: Called with each folder and what is in it, and again with what could not be read the first time.
         """
         now = self.clock.monotonic()
-        if now < self._look_again_at:
+        if not self.may_read():
             return
-        self._check_own()
+        self._check_estates()
         self._read_again(take, now)
         self._fetch(now)
         try:
@@ -462,8 +523,11 @@ class Folder:
         except OSError as error:
             # Nobody has made the folder yet, or we may not read it: nothing to adopt. Without a descriptor, nothing can be
             # told of anybody, and what the application has left is not ours to take.
-            if error.errno in _NO_DESCRIPTORS:
-                self._look_again_at = now + RETRY_INTERVAL
+            if error.errno in NO_DESCRIPTORS:
+                self.starved()
+        else:
+            if self.may_read():
+                self.fed()
 
     def _fetch(self, now: float) -> None:
         """Bring here what dead processes of an earlier version have left under the folder's former name."""
@@ -513,13 +577,12 @@ class Folder:
                     foreign.append(name)
                 elif held is None:
                     waiting[name] = self._bytes_of(name)
-        self._foreign, self._waiting = foreign, waiting
-        self._foreign_bytes = sum(map(self._bytes_in, foreign))
+        self._foreign, self._waiting = {name: self._bytes_in(name) for name in foreign}, waiting
         self.owners = 1 + sum(name.startswith(OWNER_PREFIX) for name in foreign)
 
     def _bytes_of(self, name: str) -> int:
         # Of what nobody holds, nobody changes anything.
-        return self._waiting[name] if name in self._waiting else self._bytes_in(name)
+        return self._waiting.get(name) or self._bytes_in(name)
 
     def _read_again(self, take: Callable[[Estate, list[SegmentName]], None], now: float) -> None:
         for estate in list(self._orphans):
@@ -528,10 +591,15 @@ class Folder:
                 take(estate, names)
                 self.leave(estate)
 
-    def could_not_read(self, estate: Estate, name: SegmentName) -> bool:
+    def could_not_read(self, estate: Estate, name: SegmentName, error: OSError) -> bool:
         """Have a segment of an orphan tried again later; returns whether that is news."""
-        is_news = not estate.read_again_at
         estate.unread.append(name)
+        if error.errno in NO_DESCRIPTORS:
+            self.starved()
+            estate.read_again_at = self._look_again_at
+            return False
+        is_news = not estate.was_unreadable
+        estate.was_unreadable = True
         estate.read_again_at = self.clock.monotonic() + ADOPT_AGAIN
         return is_news
 
@@ -551,7 +619,7 @@ class Folder:
             if lock is None:
                 return not self._is_gone(path)
         except OSError as error:
-            if error.errno in _NO_DESCRIPTORS:
+            if error.errno in NO_DESCRIPTORS:
                 raise
             # Another user's, or there are no locks: as long as it cannot be told, its owner lives.
             return True
@@ -567,7 +635,7 @@ class Folder:
             found = [SegmentName.parse(each) for each in self.filesystem.names(orphan)]
         except OSError as error:
             lock.close()
-            if error.errno in _NO_DESCRIPTORS:
+            if error.errno in NO_DESCRIPTORS:
                 raise
             if name not in self._refused:
                 self.say(
@@ -592,8 +660,9 @@ class Folder:
             self.filesystem.names(path)
         except (FileNotFoundError, NotADirectoryError):
             return True
-        except OSError:
-            pass
+        except OSError as error:
+            if error.errno in NO_DESCRIPTORS:
+                raise
         return False
 
     def _lock_of(self, path: str) -> File | None:
@@ -649,7 +718,7 @@ class Folder:
         try:
             lock = self._lock_of(path)
         except OSError as error:
-            if error.errno in _NO_DESCRIPTORS:
+            if error.errno in NO_DESCRIPTORS:
                 raise
             return
         if lock is not None:

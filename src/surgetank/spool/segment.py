@@ -528,6 +528,18 @@ class Segment:
         except FileNotFoundError:
             pass  # Somebody was quicker; it is gone, which is what was wanted.
 
+    def is_deleted(self) -> bool:
+        """Whether somebody has deleted the file, which what is still appended to it would be lost with."""
+        try:
+            if self._file is None or self._file.is_lost():
+                self._filesystem.size_of(self.path)
+                return False
+            return not self._file.is_at(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Let go of the file; it is opened again when needed."""
         if self._file is not None:

@@ -25,7 +25,7 @@ from typing import Final
 from surgetank.errors import SpoolKeyError
 from surgetank.model import FAR, FAR_OURS, FOREVER, Batch, DropReason, HeldBatch, Lane, Signal, StoredRecord
 from surgetank.spool.encryption import Cipher
-from surgetank.spool.folder import Estate, Folder, SegmentName
+from surgetank.spool.folder import NO_DESCRIPTORS, Estate, Folder, SegmentName
 from surgetank.spool.record import DamageError, Head, RecordHeader, VersionError, is_plausible
 from surgetank.spool.segment import SLOTS, Record, Segment
 
@@ -101,7 +101,6 @@ class Spool:
         """All segments, the oldest first."""
         self._streams: dict[tuple[int, Lane], deque[Segment]] = {}
         """Segments by owner and lane, in the order of their numbers."""
-        self._estates: dict[int, Estate] = {}
         self._homes: dict[Segment, Estate] = {}
         self._doubtful: list[Segment] = []
         """Segments of our own that a sync has failed for, until what was not synced is elsewhere."""
@@ -212,7 +211,7 @@ class Spool:
             segment.seal()
         except OSError as error:
             # Sealing only helps whoever may adopt it; what was not synced is not durable and not said to be.
-            self._folder.failed(error)
+            self._could_not_write(segment, error)
             if segment.is_doubtful:
                 self._doubtful.append(segment)
         self._settle(segment)
@@ -225,7 +224,6 @@ class Spool:
         insort(self._line[lane], segment, key=_age_key)
         # Nearly always the last; not what an heir could only read later.
         insort(self._streams.setdefault((id(estate), lane), deque()), segment, key=_number)
-        self._estates[id(estate)] = estate
         self._homes[segment] = estate
 
     def lease(self, now: float, has_room: Callable[[int, int], bool]) -> HeldBatch | None:
@@ -237,7 +235,7 @@ class Spool:
             has_room: Asked whether a batch of so many items and bytes may be read into memory.
         """
         with self._folder.saying, self._folder.lock:
-            if self._is_given_up or self._folder.is_closed:
+            if self._is_given_up or self._folder.is_closed or not self._folder.may_read():
                 return None
             for lane in (Lane.CRITICAL, Lane.NORMAL):
                 for segment in list(self._line[lane]):
@@ -247,8 +245,10 @@ class Spool:
                         held = self._take(record)
                         if held is not None:
                             return held
-                        if segment.is_locked:
+                        if segment.is_locked or segment not in self._homes:
                             break
+                    if not self._folder.may_read():
+                        return None
                     segment.unload()
         return None
 
@@ -263,7 +263,7 @@ class Spool:
             self._lock_up(segment, str(error))
             return
         except OSError as error:
-            self._folder.failed(error)
+            self._could_not_read(segment, error)
             return
         if segment.is_empty:
             self._settle(segment)
@@ -287,12 +287,9 @@ class Spool:
             self._give_up(record, DropReason.DAMAGED)
             return None
         except OSError as error:
-            # The disk may be able to read it another time.
-            self._folder.failed(error)
-            segment.close()
-            self._lock_up(segment, f"cannot be read ({error.strerror or error})")
-            self._unreadable[segment] = self._folder.clock.monotonic() + READ_AGAIN
+            self._could_not_read(segment, error)
             return None
+        self._folder.fed()
         batch = header.batch(body)
         held = record.held or HeldBatch(batch=batch, first_seq=FAR)
         segment.pin(record)
@@ -300,6 +297,68 @@ class Spool:
         held.first_seq = FAR_OURS if segment.is_ours else FAR
         held.record = record
         return held
+
+    def _could_not_read(self, segment: Segment, error: OSError) -> None:
+        """Judge an error of a segment's: gone for good, nothing to read it with for the moment, or unreadable for a while."""
+        segment.close()
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            self._mourn(segment)
+        elif error.errno in NO_DESCRIPTORS:
+            self._folder.starved()
+        else:
+            # The disk may be able to read it another time; nothing is said of writing.
+            self._lock_up(segment, f"cannot be read ({error.strerror or error})")
+            self._unreadable[segment] = self._folder.clock.monotonic() + READ_AGAIN
+
+    def _could_not_write(self, segment: Segment, error: OSError) -> None:
+        """Judge an error of a segment's: gone for good, or nothing can be written for a while."""
+        if isinstance(error, FileNotFoundError | NotADirectoryError) and segment in self._homes:
+            self._mourn(segment)
+        else:
+            self._folder.failed(error)
+
+    def _mourn(self, segment: Segment) -> None:
+        """Count what was in a segment that somebody has deleted, and let go of it."""
+        estate, lane = self._homes[segment], segment.head.lane
+        stream = self._streams[id(estate), lane]
+        place = stream.index(segment)
+        if 0 < place < len(stream) - 1:
+            # It has been counted, and whoever adopts what is left shall not count it again.
+            self._extend_back(stream[place + 1], segment.head.base)
+        self._folder.say(logging.WARNING, f"{segment.path} was deleted; what was only there is lost")
+        self._forget(segment)
+        if self._open.get(lane) is segment:
+            self._next[lane] = (segment.head.number + 1, self._open.pop(lane).end)
+        self._folder.leave(estate)
+
+    def _forget(self, segment: Segment) -> None:
+        """Let go of a segment that is not there any more: what was only there is lost."""
+        estate, lane = self._homes.pop(segment), segment.head.lane
+        self._lose(DropReason.DAMAGED, segment.available_items, is_ours=segment.is_ours)
+        for record in segment.records or ():
+            record.is_done = record.is_deleted = True
+        segment.records, segment.pending_items, segment.pinned_items = [], 0, 0
+        segment.close()
+        self._line[lane].remove(segment)
+        self._unreadable.pop(segment, None)
+        stream = self._streams[id(estate), lane]
+        stream.remove(segment)
+        if not stream:
+            del self._streams[id(estate), lane]
+        self._folder.used_bytes -= segment.size
+        estate.live -= 1
+
+    def _extend_back(self, segment: Segment, sequence: int) -> None:
+        try:
+            segment.extend_back(sequence)
+        except OSError as error:
+            self._could_not_write(segment, error)
+        self._rest(segment)
+
+    def _rest(self, segment: Segment) -> None:
+        """Close a segment, unless it is the one that is appended to: a backlog may have thousands."""
+        if self._open.get(segment.head.lane) is not segment:
+            segment.close()
 
     def _decrypted(self, header: RecordHeader, payload: bytes) -> bytes:
         if not header.key_id:
@@ -341,10 +400,9 @@ class Spool:
         try:
             segment.ack(record)
         except OSError as error:
-            self._folder.failed(error)
+            self._could_not_write(segment, error)
         self._settle(segment)
-        if self._open.get(segment.head.lane) is not segment:
-            segment.close()
+        self._rest(segment)
 
     def release(self, record: StoredRecord, held: HeldBatch) -> bool:
         """
@@ -357,6 +415,7 @@ class Spool:
             if not isinstance(record, Record) or record.is_done or record.segment not in self._homes:
                 return False
             record.segment.unpin(record)
+            self._rest(record.segment)
             if held.attempts or held.is_attempted:
                 record.held = held
             return True
@@ -429,6 +488,7 @@ class Spool:
             self._open.pop(lane)
             self._next[lane] = (segment.head.number + 1, segment.end)
             self._doubtful.append(segment)
+            segment.close()
 
     def _rewrite(self, lane: Lane, segment: Segment) -> None:
         """Write what a failed sync left in doubt into another segment, and sync that."""
@@ -448,7 +508,12 @@ class Spool:
                 segment.seal()
         except OSError as error:
             # Not durable, and not said to be; it is tried again.
-            folder.failed(error)
+            if segment in self._homes and segment.is_deleted():
+                self._mourn(segment)
+                self._doubtful.remove(segment)
+            else:
+                folder.failed(error)
+                self._rest(segment)
             return
         except (ValueError, SpoolKeyError) as error:
             # What is in memory stays there until it is delivered.
@@ -456,6 +521,7 @@ class Spool:
         if segment in self._doubtful:
             self._doubtful.remove(segment)
         self._settle(segment)
+        self._rest(segment)
 
     def _move(self, record: Record, copy: Record, source: Segment, target: Segment) -> None:
         is_held, is_leased = record.is_held, record.is_leased
@@ -482,12 +548,16 @@ class Spool:
             path = f"{estate.path}/{name}"
             try:
                 segment, lost = Segment.adopt(self._folder.filesystem, path, name.signal, name.lane, name.number)
+            except FileNotFoundError:
+                # Deleted since the folder was listed: what is missing shows in the next one.
+                estate.live -= 1
+                continue
             except (VersionError, OSError) as error:
                 # What is in it is not missing.
                 expected.pop(name.lane, None)
                 if isinstance(error, VersionError):
                     self._folder.say(logging.WARNING, f"{path} cannot be adopted ({error}); it stays where it is")
-                elif self._folder.could_not_read(estate, name):
+                elif self._folder.could_not_read(estate, name, error):
                     self._folder.say(logging.WARNING, f"{path} cannot be adopted ({error}); it is tried again")
                 continue
             except DamageError:
@@ -502,6 +572,7 @@ class Spool:
             expected[name.lane] = (name.number + 1, segment.end)
             self._enlist(segment, estate)
             self._settle(segment)
+            self._rest(segment)
         for path in [path for paths in headless.values() for path in paths]:
             self._bury(estate, path)
 
@@ -520,9 +591,8 @@ class Spool:
         try:
             segment.date(created)
         except OSError as error:
-            self._folder.failed(error)
-        if segment is not self._open.get(segment.head.lane):
-            segment.close()
+            self._could_not_write(segment, error)
+        self._rest(segment)
 
     def _bury(self, estate: Estate, path: str) -> None:
         """Remove a file with neither head nor record: its maker died while making it, or everything in it was done."""
@@ -539,10 +609,7 @@ class Spool:
         # One after the other they join without a gap; a segment whose head had to be guessed may have lost its beginning.
         if segment.head.number >= number and segment.head.base > sequence:
             missing = segment.head.base - sequence
-            try:
-                segment.extend_back(sequence)
-            except OSError as error:
-                self._folder.failed(error)
+            self._extend_back(segment, sequence)
             if not is_lost:
                 return
             self._found(0, missing)
@@ -578,7 +645,7 @@ class Spool:
                 segment.seal()
                 segment.close()
         except OSError as error:
-            self._folder.failed(error)
+            self._could_not_write(segment, error)
 
     def _empty(self, segment: Segment, created: float) -> None:
         before = segment.size
@@ -632,6 +699,9 @@ class Spool:
             for line in self._line.values():
                 for segment in [each for each in line if each.age(monotonic) > limit and not each.is_empty]:
                     self._discard(segment, DropReason.EXPIRED)
+            # What is written to a file without a name succeeds, and is lost.
+            for segment in [each for each in self._open.values() if each.is_deleted()]:
+                self._mourn(segment)
 
     def _keep_time(self, now: float) -> None:
         """
@@ -645,25 +715,17 @@ class Spool:
             return  # Drift adds up until it is worth while.
         self._offset = offset
         for line in self._line.values():
-            for segment in line:
+            for segment in list(line):
                 self._write_date(segment, now - segment.age(monotonic))
             line.sort(key=_age_key)
 
     def disown(self, estate: Estate) -> None:
-        """Note that our folder is gone, which somebody has deleted under us; called with the lock held."""
+        """Note that a folder of ours is gone, which somebody has deleted under us; called with the lock held."""
         for segment in [each for each, home in self._homes.items() if home is estate]:
-            self._lose(DropReason.DAMAGED, segment.available_items, is_ours=segment.is_ours)
-            for record in segment.records or ():
-                record.is_done = record.is_deleted = True
-            segment.records, segment.pending_items, segment.pinned_items = [], 0, 0
-            segment.close()
-            self._line[segment.head.lane].remove(segment)
-            del self._homes[segment]
-            self._folder.used_bytes -= segment.size
-        for lane in Lane:
-            self._open.pop(lane, None)
-            self._next.pop(lane, None)
-            self._streams.pop((id(estate), lane), None)
+            self._forget(segment)
+        if estate.is_own:
+            self._open.clear()
+            self._next.clear()
         self._doubtful = [each for each in self._doubtful if each in self._homes]
 
     def _discard(self, segment: Segment, reason: DropReason) -> bool:
@@ -685,7 +747,8 @@ class Spool:
             else:
                 self._empty(segment, segment.head.created)
         except OSError as error:
-            self._folder.failed(error)
+            self._could_not_write(segment, error)
+            self._rest(segment)
             return False
         self._lose(reason, items, size, is_ours=segment.is_ours)
         for record in records:
@@ -695,6 +758,7 @@ class Spool:
         if segment in self._homes:
             self._settle(segment)
             segment.unload()
+            self._rest(segment)
         else:
             self._trim(stream)
         return True
@@ -736,6 +800,8 @@ class Spool:
     @property
     def stalled(self) -> str:
         """Why something that waits on disk alone is passed over; empty when nothing is. A look without the lock."""
+        if self._folder.is_starved and self.has_available:
+            return "no file descriptor is left to read it with"
         segments = [segment for line in self._line.values() for segment in list(line)]
         found = {segment.locked_because: segment.available_items for segment in segments if segment.is_locked}
         waiting = [(reason, items) for reason, items in found.items() if items > 0]

@@ -463,7 +463,9 @@ class MemoryFile:
 
     def is_locked(self) -> bool:
         """Look at the lock."""
-        return self._checked().locked_by not in (None, self._description)
+        inode = self._checked()
+        self._filesystem._fail("lock", self._path)
+        return inode.locked_by not in (None, self._description)
 
     def is_at(self, path: str) -> bool:
         """Compare identities."""
