@@ -109,6 +109,13 @@ def test_it_is_made_once(project):
     assert project.set_up("tests", "docs", "demo") == []
 
 
+def test_without_groups_it_has_the_project(project):
+    """And what that needs."""
+    assert project.set_up() == [PIP, "--editable ."]
+    assert project.set_up() == []
+    assert project.set_up("docs") == ["--editable . --group docs"]
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [("dependencies = []", 'dependencies = ["y"]'), ("tests = []", 'tests = ["y"]'), ('name = "x"', 'name = "z"')],
