@@ -39,7 +39,8 @@ def check_processes(found: list[Sighting], limits: Mapping[Signal, SignalLimits]
         said = sighting.said
         health = _mapping(said, "health")
         name = f"{said.get('service') or said.get('command') or 'a process'} ({said.get('pid')})"
-        reasons = "; ".join(str(each) for each in health.get("reasons") or ())
+        given = health.get("reasons")
+        reasons = "; ".join(map(str, given[:_LISTED])) if isinstance(given, list) else ""
         state = health.get("state")
         if state == "losing":
             yield failed(

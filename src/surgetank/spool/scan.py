@@ -243,7 +243,9 @@ def read_acks(file: File, head: Head) -> tuple[dict[int, int], list[int]]:
     done: dict[int, int] = {}
     free: list[int] = []
     for slot in range(head.slots - 1, -1, -1):
-        mark = read_slot(data[slot * SLOT_SIZE : (slot + 1) * SLOT_SIZE])
+        found = data[slot * SLOT_SIZE : (slot + 1) * SLOT_SIZE]
+        # Nearly all of them are as they were made.
+        mark = None if found == FREE_SLOT else read_slot(found)
         # What is below the floor was said before the segment was emptied; what is beyond the end, by nobody of ours.
         if mark is None or not mark.items or not head.floor <= mark.sequence <= limit - mark.items:
             free.append(slot)
