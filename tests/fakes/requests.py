@@ -1,5 +1,7 @@
 """Real OTLP requests of numbered spans, made with our encoder and read back with the official classes."""
 
+import os
+
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -30,11 +32,12 @@ def span(number, *, attributes=None, is_error=False, trace_id=0xA0, trace_state=
     )
 
 
-def span_batch(numbers):
-    """Return a sealed, gzip'd batch of numbered spans."""
+def span_batch(numbers, *, filling=0):
+    """Return a sealed, gzip'd batch of numbered spans, each with so many bytes of which half are left when they are compressed."""
     request = SpanCodec().open()
     for number in numbers:
-        request.add(snapshot(span(number)))
+        attributes = {"filling": os.urandom(filling // 2).hex()} if filling else None
+        request.add(snapshot(span(number, attributes=attributes)))
     batch = Batch(
         id="batch",
         signal=Signal.SPANS,

@@ -46,7 +46,7 @@ class SpoolConfig:
             too, a folder of one's own is made (`surgetank-spool-<user id>`). Processes that are
             given the same folder share it and send each other's orphaned batches to their own endpoint.
             Default: one folder per destination below `$XDG_STATE_HOME/surgetank`, or `~/.local/state/surgetank`.
-        max_mb: MiB on disk, over all processes that share the folder; each may use an equal part.
+        max_mb: MiB on disk, over all processes that share the folder; each may always use an equal part, and what the others leave free.
             Beyond it the oldest segments go, counted as `spool_full`. Default 512. 1 to 1048576.
         max_age: Seconds after which what was not delivered is given up, counted as `expired`.
             Default 172800 (two days). 1 to 31536000.
