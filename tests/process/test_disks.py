@@ -144,15 +144,15 @@ def test_a_disk_that_becomes_read_only_costs_nothing(collector, small_disk):
     everything_arrived(collector, 2000)
 
 
-def test_a_folder_that_others_can_enter_is_not_used(collector, tmp_path):
-    """Nor changed."""
+def test_a_folder_of_ours_that_others_can_enter_is_closed_to_them(collector, tmp_path):
+    """It is ours, and there is nothing of anybody else's in it."""
     folder = tmp_path / "open"
     folder.mkdir(mode=0o755)
     code, _ = run("install(); work(0, 100)", collector.endpoint, **variables(folder))
 
     assert code == 0
     assert list(folder.iterdir()) == []
-    assert folder.stat().st_mode & 0o777 == 0o755
+    assert folder.stat().st_mode & 0o777 == 0o700
     everything_arrived(collector, 100)
 
 
